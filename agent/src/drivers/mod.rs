@@ -1,0 +1,1 @@
+//! Floor 2: the hands. They do and report; they never decide. They see `model` only.

@@ -1,0 +1,1 @@
+//! Floor 1: the mind. No I/O, clock, randomness, threads, async or `unsafe`: time and chance are arguments.

@@ -1,0 +1,181 @@
+//! What the log carries. Only `logic/state/apply.rs` carries it out.
+//!
+//! A new kind gets the next number and raises `KINDS_KNOWN`; it is proposed only when every member understands it.
+
+use super::{
+    ids::{ClusterId, NodeId, OperationId, RequestId},
+    instance::{InstanceDesired, InstanceState},
+    node::{NodeState, Role},
+    settings::SettingsChange,
+    token::Credential,
+};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+use minicbor::{Decode, Encode};
+
+/// The newest kind of command this build understands.
+pub const KINDS_KNOWN: u32 = 1;
+
+/// One entry of the log, as the leader proposed it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Proposal {
+    /// max(last stamp, the leader's wall clock): the only time replicated state knows.
+    #[n(0)]
+    pub stamp_ms: u64,
+    /// Term of the leader that proposed it.
+    #[n(1)]
+    pub term: u64,
+    /// Who retries, if anybody may.
+    #[n(2)]
+    pub request: Option<RequestId>,
+    #[n(3)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// The first entry of a cluster's life: there is nothing before it.
+    #[n(0)]
+    Originate {
+        #[n(0)]
+        cluster: ClusterId,
+        #[n(1)]
+        name: String,
+        /// The CA's certificate, DER.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        ca: Vec<u8>,
+        /// The first node; it is Raft member 1. `instance` is its provider's id, ordinal 1.
+        #[n(3)]
+        node: Box<Joiner>,
+    },
+    // ---- what people ask for
+    #[n(1)]
+    Scale(#[n(0)] u32),
+    #[n(2)]
+    Configure(#[n(0)] SettingsChange),
+    #[n(3)]
+    KvSet {
+        #[n(0)]
+        key: String,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
+    #[n(4)]
+    KvDelete(#[n(0)] String),
+    #[n(5)]
+    TokenCreate {
+        #[n(0)]
+        id: String,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        hash: Vec<u8>,
+        #[n(2)]
+        role: Role,
+        #[n(3)]
+        ttl_ms: u64,
+        #[n(4)]
+        uses: u32,
+    },
+    #[n(6)]
+    TokenRevoke(#[n(0)] String),
+    /// A person or the plan takes a node out: it is revoked from here on. Its instance, if any, is to be terminated.
+    #[n(7)]
+    NodeRemove(#[n(0)] NodeId),
+    /// Desired state of an instance, by the provider's id.
+    #[n(8)]
+    InstanceSet {
+        #[n(0)]
+        id: String,
+        #[n(1)]
+        desired: InstanceDesired,
+    },
+    /// No more launches or repairs, ever; all instances are to end.
+    #[n(9)]
+    Destroy,
+    // ---- what joiners and nodes cause
+    #[n(10)]
+    Join {
+        #[n(0)]
+        credential: Credential,
+        #[n(1)]
+        node: Box<Joiner>,
+    },
+    /// What a node says of itself changed (address, size, build).
+    #[n(11)]
+    NodeUpdate {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        address: String,
+        #[n(2)]
+        cpus: u32,
+        #[n(3)]
+        memory: u64,
+        #[n(4)]
+        commands_known: u32,
+    },
+    // ---- what the leader's plan decides
+    #[n(20)]
+    NodeState {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        state: NodeState,
+        #[n(2)]
+        reason: String,
+    },
+    /// Gives a node the next member id.
+    #[n(21)]
+    MemberAssign(#[n(0)] NodeId),
+    /// The node is out of the Raft group and has deleted its Raft data (or is gone).
+    #[n(22)]
+    MemberClear(#[n(0)] NodeId),
+    /// Launch one instance. Refused by `apply` past the brakes. Its operation id is this entry's index.
+    #[n(23)]
+    Launch {
+        #[n(0)]
+        ordinal: u32,
+        /// Resolved parameters, the same for whoever repeats the launch.
+        #[n(1)]
+        parameters: BTreeMap<String, String>,
+    },
+    #[n(24)]
+    InstanceSeen {
+        #[n(0)]
+        operation: OperationId,
+        /// The provider's id; none while unknown.
+        #[n(1)]
+        id: Option<String>,
+        #[n(2)]
+        address: String,
+        #[n(3)]
+        state: InstanceState,
+        #[n(4)]
+        problem: String,
+    },
+    /// A new leader says so; also settles the term's first entry.
+    #[n(25)]
+    Leading(#[n(0)] NodeId),
+}
+
+/// Who wants in.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Joiner {
+    /// Chosen by the joiner (random): the same for the same key.
+    #[n(0)]
+    pub id: NodeId,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub address: String,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub public_key: Vec<u8>,
+    #[n(4)]
+    pub cpus: u32,
+    #[n(5)]
+    pub memory: u64,
+    #[n(6)]
+    pub labels: BTreeMap<String, String>,
+    #[n(7)]
+    pub instance: Option<String>,
+    #[n(8)]
+    pub commands_known: u32,
+}

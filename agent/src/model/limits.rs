@@ -1,0 +1,64 @@
+//! Every bound on what outside input can grow, in one place. Bytes, counts and milliseconds; the unit goes last in the name.
+
+/// Raft's clock: one tick of `now`.
+pub const TICK_MS: u64 = 50;
+/// A node that said nothing for this long is lost (unless its provider says "stopped" earlier).
+pub const LOST_AFTER_MS: u64 = 5_000;
+/// A node that is not a Raft member reports this often.
+pub const REPORT_INTERVAL_MS: u64 = 1_000;
+
+/// Uncompacted log kept in memory; a peer further behind gets a snapshot.
+pub const LOG_BYTES_MAX: usize = 512 * 1024;
+/// Entries kept behind the snapshot so that a briefly absent peer need not take one.
+pub const LOG_ENTRIES_KEPT: u64 = 64;
+/// One encoded command.
+pub const COMMAND_BYTES_MAX: usize = 96 * 1024;
+/// One encoded snapshot of the state.
+pub const SNAPSHOT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Raft messages handed in by a peer at once.
+pub const RAFT_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+pub const NODES_MAX: usize = 64;
+pub const MANAGERS_MAX: usize = 7;
+pub const INSTANCES_MAX: usize = 128;
+/// Ended instances remembered (oldest forgotten first).
+pub const INSTANCES_ENDED_KEPT: usize = 16;
+pub const REMOVED_NODES_KEPT: usize = 256;
+pub const TOKENS_MAX: usize = 64;
+pub const EVENTS_KEPT: usize = 256;
+pub const EVENT_TEXT_BYTES_MAX: usize = 256;
+pub const LABELS_MAX: usize = 16;
+pub const NAME_BYTES_MAX: usize = 64;
+pub const ADDRESS_BYTES_MAX: usize = 128;
+
+pub const KEY_BYTES_MAX: usize = 256;
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+pub const KEYS_MAX: usize = 4096;
+/// Keys and values together.
+pub const KV_BYTES_MAX: usize = 1024 * 1024;
+
+/// Clients whose last answers are remembered, and how many answers each.
+pub const CLIENTS_MAX: usize = 256;
+pub const ANSWERS_PER_CLIENT_MAX: usize = 8;
+
+/// Requests waiting for their entry to be applied; one more is answered Busy.
+pub const REQUESTS_PENDING_MAX: usize = 512;
+/// Reads waiting for their read index; one more is answered Busy.
+pub const READS_PENDING_MAX: usize = 512;
+/// A request not answered by then gets `Unavailable`: its outcome is unknown, retrying with the same id is safe.
+pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
+
+pub const TOKEN_TTL_DEFAULT_MS: u64 = 3_600_000;
+pub const CERTIFICATE_TTL_MS: u64 = 30 * 24 * 3_600_000;
+pub const CERTIFICATE_BACKDATE_MS: u64 = 24 * 3_600_000;
+pub const ADMIN_CERTIFICATE_TTL_MS: u64 = 365 * 24 * 3_600_000;
+/// A launch older than this is settled by looking for its tag, never relaunched.
+pub const LAUNCH_RETRY_MAX_MS: u64 = 12 * 3_600_000;
+
+/// Connections the port takes at once, handshakes included.
+pub const CONNECTIONS_MAX: usize = 64;
+pub const HANDSHAKES_MAX: usize = 16;
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 32;
+/// One gRPC message on the wire.
+pub const WIRE_MESSAGE_BYTES_MAX: usize = 512 * 1024;

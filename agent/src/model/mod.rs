@@ -1,0 +1,14 @@
+//! Floor 0: the words every other floor uses. No operating system here: `core`, `alloc` and `heapless` only
+//! (and `minicbor`, which needs no more than they do), so that it could run without std.
+
+pub mod codec;
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod instance;
+pub mod io;
+pub mod limits;
+pub mod node;
+pub mod query;
+pub mod settings;
+pub mod token;

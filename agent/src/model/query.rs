@@ -1,0 +1,160 @@
+//! What is asked of a replica, and what it answers.
+
+use super::{
+    event::Event,
+    ids::{ClusterId, MemberId, NodeId, OperationId, RequestId},
+    instance::{InstanceDesired, InstanceRecord},
+    node::{NodeRecord, Role},
+    settings::SettingsChange,
+    token::TokenRecord,
+};
+use alloc::{string::String, vec::Vec};
+
+/// Who asks, as the certificate (or the local socket) proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// An administrator's certificate, or root/owner over control.sock.
+    Admin,
+    Node(NodeId),
+    /// No certificate: may only join.
+    Joiner,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Write { id: RequestId, op: Op },
+    /// Linearizable unless `stale`.
+    Read { stale: bool, query: Query },
+    /// The secret part of a token and who wants in.
+    Join { secret: String, node: super::command::Joiner },
+    /// A node's word about itself.
+    Report(Report),
+}
+
+/// Changes a person may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    Scale(u32),
+    Configure(SettingsChange),
+    KvSet { key: String, value: Vec<u8> },
+    KvDelete(String),
+    TokenCreate { role: Role, ttl_ms: u64, uses: u32, /** fresh random secret, made by the driver; never logged */ secret: Vec<u8> },
+    TokenRevoke(String),
+    /// Node id or name.
+    NodeRemove(String),
+    InstanceSet { id: String, desired: InstanceDesired },
+    Destroy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    Status,
+    KvGet(String),
+    KvList { prefix: String, after: String, limit: u32 },
+    Tokens,
+    Events { after: u64, limit: u32 },
+    /// This node's own Raft position; never forwarded, always stale.
+    Member,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub node: NodeId,
+    /// Random per start of the process.
+    pub boot: u64,
+    pub address: String,
+    pub cpus: u32,
+    pub memory: u64,
+    pub commands_known: u32,
+    /// The Raft seat it holds.
+    pub member: Option<MemberId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Written { index: u64, result: Written },
+    Read { index: u64, view: View },
+    /// Ask this node instead: it leads.
+    Elsewhere { leader: NodeId, address: String },
+    /// Let in: sign this key a certificate with these times.
+    Joined(Admission),
+    Reported { leader: NodeId, leader_address: String, managers: Vec<(NodeId, String)>, removed: Vec<NodeId> },
+    /// Queues are full; nothing was changed. Try again.
+    Busy,
+    /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.
+    /// For a write: its outcome may be unknown; retrying with the same request id is safe.
+    Unavailable { why: String },
+    /// The answer is no; nothing was changed. `code` is stable (`not_found`, `invalid`, `denied`, `limit`, `token_expired` …).
+    Refused { code: &'static str, why: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    Done,
+    TokenCreated { id: String, token: String },
+    Existed(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub node: NodeId,
+    pub cluster: ClusterId,
+    pub cluster_name: String,
+    pub public_key: Vec<u8>,
+    /// The entry's stamp: certificates made twice from it are byte for byte the same.
+    pub stamp_ms: u64,
+    pub ca: Vec<u8>,
+    pub managers: Vec<(NodeId, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    Status(alloc::boxed::Box<StatusView>),
+    Kv { value: Option<Vec<u8>>, version: u64 },
+    KvPage { entries: Vec<(String, Vec<u8>, u64)>, more: bool },
+    Tokens(Vec<TokenRecord>),
+    Events(Vec<Event>),
+    Member(MemberView),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusView {
+    pub cluster: ClusterId,
+    pub cluster_name: String,
+    pub leader: Option<NodeId>,
+    pub desired_nodes: u32,
+    pub managers: u32,
+    pub nodes: Vec<NodeRecord>,
+    pub instances: Vec<InstanceRecord>,
+    pub events: Vec<Event>,
+    pub term: u64,
+    pub problems: Vec<String>,
+    pub answered_by: NodeId,
+    pub voters: Vec<MemberId>,
+    pub learners: Vec<MemberId>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberView {
+    pub member: u64,
+    pub term: u64,
+    pub commit: u64,
+    pub applied: u64,
+    pub digest: u64,
+    /// leader | follower | candidate | learner | none
+    pub role: &'static str,
+    pub leader_member: u64,
+}
+
+/// A launch as the provider driver is to make it: the same operation, the same request, whoever repeats it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchRequest {
+    pub operation: OperationId,
+    pub ordinal: u32,
+    pub cluster_name: String,
+    /// `DISCO1-…`, single-use, derived: never logged.
+    pub token: String,
+    /// Addresses of managers the new node may ask.
+    pub seeds: Vec<String>,
+    pub parameters: alloc::collections::BTreeMap<String, String>,
+}
