@@ -1,1 +1,3 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
+
+pub mod syscall;

@@ -1,0 +1,370 @@
+//! Every `unsafe` of the crate: what Linux offers and std does not.
+//!
+//! Each function is one kernel or libc call in safe clothes, decides nothing and keeps nothing. Whoever reviews
+//! `unsafe` here reads this file and no other (`tidy.rs` sees to it).
+
+#![allow(unsafe_code)]
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+};
+
+pub use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
+
+/// A kernel answer of -1 means "see errno".
+fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+// ---- files
+
+/// Takes the file's exclusive lock, or says `false` at once if another process holds it.
+/// The lock ends with the last descriptor of this open file: also when the process is killed.
+///
+/// # Errors
+/// Whatever flock(2) says besides "held".
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    flock(file, libc::LOCK_EX | libc::LOCK_NB)
+}
+
+/// Waits for the file's exclusive lock.
+///
+/// # Errors
+/// As flock(2); a signal only makes it wait again.
+pub fn lock(file: &File) -> io::Result<()> {
+    flock(file, libc::LOCK_EX).map(|_| ())
+}
+
+fn flock(file: &File, operation: libc::c_int) -> io::Result<bool> {
+    loop {
+        // SAFETY: the descriptor is open as long as `file` is borrowed; flock touches no memory of ours.
+        match check(unsafe { libc::flock(file.as_raw_fd(), operation) }) {
+            Ok(_) => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+// ---- processes
+
+/// Which side of a fork one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    Parent { child: u32 },
+    Child,
+}
+
+/// Copies this process. Refused in a process with threads: the copy would have one thread and the others' locks.
+///
+/// # Errors
+/// As fork(2), or there are other threads.
+pub fn fork() -> io::Result<Fork> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("cannot fork with {threads} threads")));
+    }
+    // SAFETY: this is the only thread (checked above), so the child's memory is consistent and no lock is held by a thread it lacks.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        child => Ok(Fork::Parent { child: child.unsigned_abs() }),
+    }
+}
+
+/// Leaves the terminal and the process group of whoever started us.
+///
+/// # Errors
+/// `EPERM` if this process already leads a group.
+pub fn start_session() -> io::Result<()> {
+    // SAFETY: takes no arguments and touches no memory.
+    check(unsafe { libc::setsid() }).map(|_| ())
+}
+
+/// Makes `fd` the process's stdin, stdout or stderr (0, 1, 2).
+///
+/// # Errors
+/// As dup2(2).
+pub fn replace_stdio(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+    assert!((0..=2).contains(&number), "only stdio may be replaced: other numbers belong to somebody");
+    // SAFETY: `fd` is open while borrowed; 0, 1 and 2 are owned by nobody in std, whose handles only name them.
+    check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(|_| ())
+}
+
+/// Sends a signal to one process. Check its start time first: pids are reused.
+///
+/// # Errors
+/// As kill(2); `ESRCH` when it is gone.
+pub fn signal_process(pid: u32, signal: i32) -> io::Result<()> {
+    kill(pid_of(pid)?, signal)
+}
+
+/// Sends a signal to every process of a group.
+///
+/// # Errors
+/// As kill(2).
+pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
+    kill(-pid_of(leader)?, signal)
+}
+
+/// 0, 1 and negative numbers have meanings of their own ("my group", init, "everybody"): never by accident.
+fn pid_of(pid: u32) -> io::Result<libc::pid_t> {
+    libc::pid_t::try_from(pid).ok().filter(|p| *p > 1).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{pid} is no pid to signal")))
+}
+
+fn kill(target: libc::pid_t, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    check(unsafe { libc::kill(target, signal) }).map(|_| ())
+}
+
+/// When a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)). With the pid it names
+/// one process for as long as the machine runs. `None`: there is no such process, or only its zombie.
+pub fn process_started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may itself hold spaces and parentheses.
+    let after_name = stat.get(stat.rfind(')')? + 2..)?;
+    let mut fields = after_name.split(' ');
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Effective user id of this process.
+pub fn effective_uid() -> u32 {
+    // SAFETY: takes no arguments, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// User id of the process at the other end of a Unix socket, as it was when it connected (unix(7), SO_PEERCRED).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes, which is the size of the struct it points to.
+    check(unsafe {
+        libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &raw mut size)
+    })?;
+    Ok(credentials.uid)
+}
+
+/// From now on these signals end nothing: they are read from the descriptor returned, a `signalfd_siginfo` of
+/// 128 bytes each, whose first four are the number (`next_signal`). Call it before the first thread starts, so that all inherit it;
+/// std's `Command` gives children an empty mask again. Non-blocking and close-on-exec.
+///
+/// # Errors
+/// As signalfd(2).
+pub fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero sigset_t is a valid value to initialise; sigemptyset/sigaddset write only into it, the mask call
+    // reads it, and signalfd returns a new descriptor that nobody else owns.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for number in numbers {
+            check(libc::sigaddset(&raw mut set, *number))?;
+        }
+        let refused = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        if refused != 0 {
+            return Err(io::Error::from_raw_os_error(refused));
+        }
+        let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// The next signal of a descriptor made by [`signals`].
+///
+/// # Errors
+/// `WouldBlock` when there is none.
+pub fn next_signal(mut fd: &File) -> io::Result<i32> {
+    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+    io::Read::read_exact(&mut fd, &mut info)?;
+    Ok(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))
+}
+
+// ---- limits
+
+/// What setrlimit(2) can bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// Bytes of address space.
+    AddressSpace,
+    /// Bytes of one file; the signal SIGXFSZ must be ignored to see the error instead.
+    FileSize,
+    OpenFiles,
+    CoreSize,
+}
+
+/// Soft and hard limit; `u64::MAX` is "none".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+// glibc gives the resource a type of its own, musl an int.
+#[cfg(target_env = "gnu")]
+type ResourceNumber = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type ResourceNumber = libc::c_int;
+
+impl Resource {
+    fn number(self) -> ResourceNumber {
+        match self {
+            Resource::AddressSpace => libc::RLIMIT_AS,
+            Resource::FileSize => libc::RLIMIT_FSIZE,
+            Resource::OpenFiles => libc::RLIMIT_NOFILE,
+            Resource::CoreSize => libc::RLIMIT_CORE,
+        }
+    }
+}
+
+/// # Errors
+/// As getrlimit(2).
+pub fn limit(resource: Resource) -> io::Result<Limit> {
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit into the one passed.
+    check(unsafe { libc::getrlimit(resource.number(), &raw mut raw) })?;
+    Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
+}
+
+/// Sets the soft limit of this process; the hard one stays, so whoever needs more may take it back.
+///
+/// # Errors
+/// As setrlimit(2): above the hard limit is refused.
+pub fn set_soft_limit(resource: Resource, soft: u64) -> io::Result<()> {
+    let raw = libc::rlimit { rlim_cur: soft, rlim_max: limit(resource)?.hard };
+    // SAFETY: the kernel reads one rlimit from the one passed.
+    check(unsafe { libc::setrlimit(resource.number(), &raw const raw) }).map(|_| ())
+}
+
+/// Makes a write past `Resource::FileSize` an error (`EFBIG`) instead of the end of the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN is a disposition that runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// How likely the kernel is to end this process first when memory is out: -1000 (never) to 1000 (first).
+///
+/// # Errors
+/// Lowering it needs privileges.
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
+// ---- children
+
+/// What a child is given between fork and exec, besides what `Command` already can.
+#[derive(Debug, Default)]
+pub struct ChildSetup {
+    /// Becomes descriptor 3 of the child.
+    pub descriptor_3: Option<OwnedFd>,
+    /// It leads a process group of its own, so that it can be ended with all it started.
+    pub own_group: bool,
+    /// Soft limit of its address space, in bytes.
+    pub address_space_bytes: Option<u64>,
+    /// It gets SIGKILL when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG).
+    pub dies_with_parent: bool,
+    /// See [`set_oom_score`].
+    pub oom_score: Option<i32>,
+}
+
+/// Adds `setup` to what happens before `command`'s program starts. `descriptor_3` is closed here when `command` is dropped.
+pub fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
+    // std reports a failed exec through a pipe of its own, which must not be 3: if 3 is free, ours takes it now
+    // (a duplicate gets the lowest number from 3 up).
+    if let Some(Ok(duplicate)) = setup.descriptor_3.as_ref().map(OwnedFd::try_clone)
+        && duplicate.as_raw_fd() == 3
+    {
+        setup.descriptor_3 = Some(duplicate);
+    }
+    // Written out before the fork: between fork and exec nothing may allocate.
+    let oom_score = setup.oom_score.map(|score| score.to_string());
+    let hook = move || {
+        if setup.own_group {
+            // SAFETY: two numbers, no memory: async-signal-safe.
+            check(unsafe { libc::setpgid(0, 0) })?;
+        }
+        if setup.dies_with_parent {
+            // SAFETY: two numbers, no memory: async-signal-safe.
+            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+        }
+        if let Some(score) = &oom_score {
+            write_raw(c"/proc/self/oom_score_adj", score.as_bytes());
+        }
+        if let Some(bytes) = setup.address_space_bytes {
+            set_soft_limit(Resource::AddressSpace, bytes)?;
+        }
+        if let Some(fd) = &setup.descriptor_3 {
+            duplicate_to_3(fd.as_raw_fd())?;
+        }
+        Ok(())
+    };
+    // SAFETY: the hook only makes system calls on memory prepared before the fork: no allocation, no lock.
+    unsafe { command.pre_exec(hook) };
+}
+
+fn duplicate_to_3(fd: RawFd) -> io::Result<()> {
+    if fd == 3 {
+        // dup2 onto itself would keep close-on-exec.
+        // SAFETY: changes one flag of an open descriptor.
+        check(unsafe { libc::fcntl(3, libc::F_SETFD, 0) })?;
+    } else {
+        // SAFETY: in the child, right before exec, nothing else uses 3: all else of ours is close-on-exec.
+        check(unsafe { libc::dup2(fd, 3) })?;
+    }
+    Ok(())
+}
+
+/// Best effort: a child with the usual score is no reason to have none.
+fn write_raw(path: &std::ffi::CStr, bytes: &[u8]) {
+    // SAFETY: `path` ends with NUL, `bytes` is valid for its length, and the descriptor is closed by the one who opened it.
+    unsafe {
+        let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd >= 0 {
+            libc::write(fd, bytes.as_ptr().cast(), bytes.len());
+            libc::close(fd);
+        }
+    }
+}
+
+/// Takes descriptor 3, as a child prepared with [`ChildSetup::descriptor_3`] finds it. `None` if there is none.
+/// Call it once, first thing: later 3 may be somebody else's.
+pub fn take_descriptor_3() -> Option<OwnedFd> {
+    // SAFETY: F_SETFD on a number that is no descriptor only fails.
+    check(unsafe { libc::fcntl(3, libc::F_SETFD, libc::FD_CLOEXEC) }).ok()?;
+    // SAFETY: 3 is open (just checked) and was handed over by whoever started us, so we own it.
+    Some(unsafe { OwnedFd::from_raw_fd(3) })
+}
+
+// ---- the allocator
+
+/// glibc keeps what it once had unless told otherwise: one arena, small free lists, big blocks straight from the kernel.
+/// Call it first thing in `main`. Nothing to do on musl.
+pub fn tune_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two numbers; called before other threads allocate.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 * 1024);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
+    }
+}
+
+/// Gives free pages back to the kernel; worth it after a burst. Nothing to do on musl.
+pub fn trim_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only touches the allocator's own free memory, under its own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
