@@ -3,7 +3,7 @@
 //! A new kind gets the next number and raises `KINDS_KNOWN`; it is proposed only when every member understands it.
 
 use super::{
-    ids::{ClusterId, NodeId, OperationId, RequestId},
+    ids::{NodeId, OperationId, RequestId},
     instance::{InstanceDesired, InstanceState},
     node::{NodeState, Role},
     settings::SettingsChange,
@@ -33,20 +33,7 @@ pub struct Proposal {
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
-    /// The first entry of a cluster's life: there is nothing before it.
-    #[n(0)]
-    Originate {
-        #[n(0)]
-        cluster: ClusterId,
-        #[n(1)]
-        name: String,
-        /// The CA's certificate, DER.
-        #[cbor(n(2), with = "minicbor::bytes")]
-        ca: Vec<u8>,
-        /// The first node; it is Raft member 1. `instance` is its provider's id, ordinal 1.
-        #[n(3)]
-        node: Box<Joiner>,
-    },
+    // 0 is not used: a cluster's first state is its first snapshot (`State::genesis`).
     // ---- what people ask for
     #[n(1)]
     Scale(#[n(0)] u32),

@@ -6,7 +6,7 @@
 use super::{
     ids::{MemberId, NodeId, OperationId, Ticket},
     instance::InstanceSeen,
-    query::{Answer, LaunchRequest, Principal, Request},
+    query::{Answer, LaunchRequest, Peer, Principal, Report, Request},
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 use minicbor::{Decode, Encode};
@@ -41,8 +41,10 @@ pub enum Input {
     Discharged { node: NodeId, member: MemberId, ok: bool },
     /// Answer to a provider effect.
     Provided { id: u64, outcome: Provided },
-    /// Answer to `Effect::Report`: who leads and what is known. `None`: nobody answered.
-    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<(NodeId, String)> },
+    /// Answer to `Effect::Report`. `leader` is none when nobody answered or nobody leads.
+    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId> },
+    /// The cluster answered a report: this node was removed from it for good.
+    Removed,
     /// SIGTERM: hand leadership on, then `Effect::Stop`.
     Shutdown,
 }
@@ -74,7 +76,7 @@ pub enum Effect {
     /// Provider calls; each answered by one `Provided { id }`. Never emitted for replayed entries.
     Provide { id: u64, call: ProviderCall },
     /// Tell the leader (or, if unknown, the first of `try_in_order` that answers) that this node lives.
-    Report { try_in_order: Vec<String> },
+    Report { report: Report, try_in_order: Vec<String> },
     /// Replicated state changed up to `index`: wake watchers, take the new access list.
     Changed { index: u64, access: Option<Arc<Access>> },
     /// Save or (None) delete the keyring file; before the answer to Enlist/Discharge goes out.
@@ -172,7 +174,8 @@ impl core::fmt::Debug for Keyring {
 /// Who may talk to this node: drivers check certificates against it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Node, its raw ed25519 public key, whether it is a manager now (voter or learner).
+    /// Node, its raw ed25519 public key, whether it is a manager now (voter or learner). A node without
+    /// Raft data knows managers only, from the last answer to its report.
     pub nodes: Vec<(NodeId, Vec<u8>, bool)>,
     pub removed: Vec<NodeId>,
     /// Where a follower forwards to.

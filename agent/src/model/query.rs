@@ -38,7 +38,7 @@ pub enum Op {
     Configure(SettingsChange),
     KvSet { key: String, value: Vec<u8> },
     KvDelete(String),
-    TokenCreate { role: Role, ttl_ms: u64, uses: u32, /** fresh random secret, made by the driver; never logged */ secret: Vec<u8> },
+    TokenCreate { role: Role, ttl_ms: u64, uses: u32 },
     TokenRevoke(String),
     /// Node id or name.
     NodeRemove(String),
@@ -78,7 +78,7 @@ pub enum Answer {
     Elsewhere { leader: NodeId, address: String },
     /// Let in: sign this key a certificate with these times.
     Joined(Admission),
-    Reported { leader: NodeId, leader_address: String, managers: Vec<(NodeId, String)>, removed: Vec<NodeId> },
+    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId> },
     /// Queues are full; nothing was changed. Try again.
     Busy,
     /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.
@@ -86,6 +86,16 @@ pub enum Answer {
     Unavailable { why: String },
     /// The answer is no; nothing was changed. `code` is stable (`not_found`, `invalid`, `denied`, `limit`, `token_expired` …).
     Refused { code: &'static str, why: String },
+}
+
+/// A manager as others need to know it: where it is and the key that proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
+    /// Raw ed25519 public key.
+    pub public_key: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +114,7 @@ pub struct Admission {
     /// The entry's stamp: certificates made twice from it are byte for byte the same.
     pub stamp_ms: u64,
     pub ca: Vec<u8>,
-    pub managers: Vec<(NodeId, String)>,
+    pub managers: Vec<Peer>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
