@@ -1,3 +1,4 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
 
+pub mod store;
 pub mod syscall;

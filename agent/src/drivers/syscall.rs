@@ -115,7 +115,10 @@ pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
 
 /// 0, 1 and negative numbers have meanings of their own ("my group", init, "everybody"): never by accident.
 fn pid_of(pid: u32) -> io::Result<libc::pid_t> {
-    libc::pid_t::try_from(pid).ok().filter(|p| *p > 1).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{pid} is no pid to signal")))
+    libc::pid_t::try_from(pid)
+        .ok()
+        .filter(|p| *p > 1)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{pid} is no pid to signal")))
 }
 
 fn kill(target: libc::pid_t, signal: i32) -> io::Result<()> {
