@@ -1,1 +1,37 @@
-//! placeholder
+//! The wire: gRPC over HTTP/2 over mutual TLS 1.3, on smol.
+//!
+//! tonic generates the clients and servers; hyper speaks HTTP/2, rustls (ring) TLS. tonic's own transport would bring
+//! tokio's runtime and its memory, so how bytes travel is ours: `io` fits smol under hyper, `server` accepts and
+//! bounds, `channel` connects and connects again, `routes` finds the service a request names, `tls` fixes the settings.
+//! This crate knows nothing of who may talk: the verifiers come from outside, the caller's certificate goes up.
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod connection;
+mod explain;
+mod io;
+mod routes;
+mod seats;
+pub mod server;
+mod tls;
+
+pub use channel::{Channel, ChannelLimits};
+pub use io::Spawner;
+pub use routes::Routes;
+pub use server::{Caller, Listener, ServerLimits, serve};
+pub use tls::{SERVER_NAME, client_config, client_config_with, server_config};
+
+/// Generated from `proto/disco.proto`: messages, clients and servers.
+#[allow(missing_docs, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("disco.v1");
+}
+
+/// Paths of the methods that stream in either direction.
+const STREAMING: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
+
+/// Whether the method at this path streams: then no deadline holds for the call as a whole.
+fn is_streaming(path: &str) -> bool {
+    STREAMING.contains(&path)
+}

@@ -1,0 +1,57 @@
+//! Turns a failed connection into words for a person.
+//!
+//! The cause lies at the bottom of a chain (hyper → h2 → io → rustls), each layer repeating the one below in its
+//! own debug form. People want the bottom, said once.
+
+use std::{error::Error, io};
+
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+/// The root cause of `error`, in a few words.
+pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    loop {
+        if let Some(tls) = cause.downcast_ref::<TlsError>() {
+            return explain_tls(tls);
+        }
+        // io::Error shows what it wraps as itself, so `source` skips it: look inside.
+        let inner = cause.downcast_ref::<io::Error>().and_then(|e| e.get_ref()).map(|e| e as &(dyn Error + 'static));
+        match inner.or_else(|| cause.source()) {
+            Some(next) => cause = next,
+            None => break,
+        }
+    }
+    if let Some(io) = cause.downcast_ref::<io::Error>() {
+        return explain_io(io);
+    }
+    cause.to_string()
+}
+
+fn explain_io(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused (nothing listens there)".into(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => "the other side closed the connection".into(),
+        io::ErrorKind::NotFound => "no such file".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn explain_tls(error: &TlsError) -> String {
+    match error {
+        TlsError::InvalidCertificate(CertificateError::Other(other)) => format!("its certificate is refused: {other}"),
+        TlsError::InvalidCertificate(why) => format!("its certificate is refused: {why}"),
+        TlsError::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::AccessDenied
+            | AlertDescription::UnknownCA
+            // RFC 8446, 6.2: also a signature that cannot be verified.
+            | AlertDescription::DecryptError,
+        ) => "it refuses our certificate".into(),
+        TlsError::InvalidMessage(_) => "it does not speak TLS".into(),
+        other => other.to_string(),
+    }
+}
