@@ -1,4 +1,6 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
 
+pub mod process;
+pub mod provider;
 pub mod store;
 pub mod syscall;

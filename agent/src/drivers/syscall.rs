@@ -13,6 +13,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::Command,
+    time::{Duration, Instant},
 };
 
 pub use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
@@ -97,12 +98,63 @@ pub fn replace_stdio(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(|_| ())
 }
 
-/// Sends a signal to one process. Check its start time first: pids are reused.
-///
-/// # Errors
-/// As kill(2); `ESRCH` when it is gone.
-pub fn signal_process(pid: u32, signal: i32) -> io::Result<()> {
-    kill(pid_of(pid)?, signal)
+/// One process, held so that its number cannot come to mean another while we look (pidfd_open(2), Linux 5.3).
+#[derive(Debug)]
+pub struct ProcessHandle(OwnedFd);
+
+impl ProcessHandle {
+    /// The process `pid` that started at `started` (see [`process_started`]); `None` if it is gone, a zombie included.
+    ///
+    /// # Errors
+    /// As pidfd_open(2).
+    pub fn open(pid: u32, started: u64) -> io::Result<Option<ProcessHandle>> {
+        let flags: libc::c_uint = 0;
+        // SAFETY: takes two numbers; a descriptor it returns is new and nobody else's.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid_of(pid)?, flags) };
+        if fd == -1 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) };
+        }
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: just returned by the kernel, owned by nobody else.
+        let handle = ProcessHandle(unsafe { OwnedFd::from_raw_fd(fd) });
+        // Only now: had the number been reused before we held it, the start time would differ.
+        Ok((process_started(pid) == Some(started)).then_some(handle))
+    }
+
+    /// Sends it a signal; `false` if it is gone.
+    ///
+    /// # Errors
+    /// As pidfd_send_signal(2).
+    pub fn signal(&self, signal: i32) -> io::Result<bool> {
+        let flags: libc::c_uint = 0;
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: numbers and a null pointer, which the call allows.
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, no_info, flags) };
+        match io::Error::last_os_error() {
+            _ if answer == 0 => Ok(true),
+            gone if gone.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            error => Err(error),
+        }
+    }
+
+    /// Waits until it has ended (whether or not somebody collected it), at most this long.
+    ///
+    /// # Errors
+    /// As poll(2).
+    pub fn wait(&self, at_most: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            let mut watched = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: the kernel reads and writes one pollfd, which is what the pointer points to.
+            match check(unsafe { libc::poll(&raw mut watched, 1, libc::c_int::try_from(left).unwrap_or(libc::c_int::MAX)) }) {
+                Ok(ready) => return Ok(ready == 1),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
 }
 
 /// Sends a signal to every process of a group.
@@ -110,7 +162,9 @@ pub fn signal_process(pid: u32, signal: i32) -> io::Result<()> {
 /// # Errors
 /// As kill(2).
 pub fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
-    kill(-pid_of(leader)?, signal)
+    let group = pid_of(leader)?;
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    check(unsafe { libc::kill(-group, signal) }).map(|_| ())
 }
 
 /// 0, 1 and negative numbers have meanings of their own ("my group", init, "everybody"): never by accident.
@@ -119,11 +173,6 @@ fn pid_of(pid: u32) -> io::Result<libc::pid_t> {
         .ok()
         .filter(|p| *p > 1)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{pid} is no pid to signal")))
-}
-
-fn kill(target: libc::pid_t, signal: i32) -> io::Result<()> {
-    // SAFETY: kill takes two numbers and touches no memory of ours.
-    check(unsafe { libc::kill(target, signal) }).map(|_| ())
 }
 
 /// When a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)). With the pid it names

@@ -73,6 +73,18 @@ impl fmt::Display for OperationId {
     }
 }
 
+impl FromStr for OperationId {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let mut parts = text.splitn(3, '-');
+        let mut part = || parts.next().ok_or(BadId);
+        let operation =
+            OperationId { cluster: part()?.parse()?, epoch: part()?.parse().map_err(|_| BadId)?, index: part()?.parse().map_err(|_| BadId)? };
+        // One spelling only: no signs, no leading zeros.
+        if alloc::format!("{operation}") == text { Ok(operation) } else { Err(BadId) }
+    }
+}
+
 /// Which try of which client: the state remembers its answer, so that a retry never applies twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct RequestId {
