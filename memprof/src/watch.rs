@@ -1,0 +1,123 @@
+//! Every test that runs a real process runs it under the sampler.
+//!
+//! A test's binary is large and slow, so the bounds are wide: a watch is there to catch what grows without end,
+//! and to leave one line in the log that a person can compare with last month's.
+
+use crate::{
+    sampler::{INTERVAL, Measured, Sampler},
+    verdict::{Breach, Budget, Budgets, megabytes},
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
+
+/// Samples processes until it is dropped; then prints a line and, unless the test already fails, panics if a
+/// bound of `[debug-build]` was passed.
+pub struct Watch {
+    name: String,
+    budget: Budget,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<Vec<(String, Measured)>>>,
+}
+
+enum Subject {
+    Process(u32),
+    /// Whoever the `pid` files of a project folder's instances name, as they come and go.
+    Project(PathBuf),
+}
+
+impl Watch {
+    /// Watches one process tree.
+    pub fn process(name: &str, pid: u32) -> Watch {
+        Watch::start(name, Subject::Process(pid))
+    }
+
+    /// Watches each `local` instance of a project folder (`DIR/.disco/instances/*/pid`), also later ones.
+    pub fn project(name: &str, dir: &Path) -> Watch {
+        Watch::start(name, Subject::Project(dir.to_owned()))
+    }
+
+    /// Takes other bounds than those of `[debug-build]`.
+    pub fn with_budget(mut self, budget: Budget) -> Watch {
+        self.budget = budget;
+        self
+    }
+
+    /// Ends the watch, prints its line, and returns the bounds that were passed. Processes that were gone
+    /// before the first sample say nothing.
+    pub fn finish(mut self) -> Vec<Breach> {
+        self.end()
+    }
+
+    fn start(name: &str, subject: Subject) -> Watch {
+        let budget = Budgets::shipped().of("debug-build").expect("a test looks for [debug-build]").clone();
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || follow(&subject, &stopped));
+        Watch { name: name.to_owned(), budget, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn end(&mut self) -> Vec<Breach> {
+        drop(self.stop.take());
+        let seen = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let Some(largest) = seen.iter().map(|(_, measured)| measured).max_by_key(|measured| measured.footprint) else {
+            return Vec::new();
+        };
+        println!(
+            "memprof: {}: {} processes; largest: footprint {}, RSS {}, peak {}, {} threads, {:.1} % CPU",
+            self.name,
+            seen.len(),
+            megabytes(largest.footprint),
+            megabytes(largest.rss),
+            megabytes(largest.peak),
+            largest.threads,
+            largest.cpu_percent,
+        );
+        seen.iter().flat_map(|(who, measured)| self.budget.judge(&format!("{} ({who})", self.name), measured)).collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let breaches = self.end();
+        if !breaches.is_empty() && !thread::panicking() {
+            let told: Vec<String> = breaches.iter().map(Breach::to_string).collect();
+            panic!("a process grew past its bound: {}", told.join("; "));
+        }
+    }
+}
+
+fn follow(subject: &Subject, stopped: &mpsc::Receiver<()>) -> Vec<(String, Measured)> {
+    let mut samplers: BTreeMap<u32, (String, Sampler)> = BTreeMap::new();
+    loop {
+        let processes = match subject {
+            Subject::Process(pid) => vec![(pid.to_string(), *pid)],
+            Subject::Project(dir) => instances(dir),
+        };
+        for (who, pid) in processes {
+            samplers.entry(pid).or_insert_with(|| (who, Sampler::start(pid)));
+        }
+        if stopped.recv_timeout(INTERVAL) != Err(mpsc::RecvTimeoutError::Timeout) {
+            break;
+        }
+    }
+    let measured = samplers.into_values().map(|(who, sampler)| (who, Measured::of(&sampler.finish())));
+    measured.filter(|(_, measured)| measured.samples > 0).collect()
+}
+
+/// Instances that have a process on record: name and pid.
+pub(crate) fn instances(project: &Path) -> Vec<(String, u32)> {
+    let listing = fs::read_dir(project.join(".disco/instances")).into_iter().flatten().flatten();
+    let mut found: Vec<(String, u32)> = listing
+        .filter_map(|entry| {
+            let text = fs::read_to_string(entry.path().join("pid")).ok()?;
+            let pid = text.split_ascii_whitespace().next()?.parse().ok()?;
+            Some((entry.file_name().into_string().ok()?, pid))
+        })
+        .collect();
+    found.sort();
+    found
+}
