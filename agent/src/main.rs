@@ -1,1 +1,7 @@
-fn main(){}
+//! `discod`: one node of a Disco cluster.
+
+fn main() {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "__script") {
+        agent::drivers::script::child_main();
+    }
+}

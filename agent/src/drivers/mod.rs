@@ -2,5 +2,6 @@
 
 pub mod process;
 pub mod provider;
+pub mod script;
 pub mod store;
 pub mod syscall;

@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -311,6 +311,61 @@ pub fn ignore_file_size_signal() {
 /// Lowering it needs privileges.
 pub fn set_oom_score(score: i32) -> io::Result<()> {
     fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
+/// Closes every descriptor from `first` up: what a careless parent left open is not ours to hold.
+/// Call it before anything of ours has such a descriptor.
+///
+/// # Errors
+/// As close_range(2); `ENOSYS` before Linux 5.9.
+pub fn close_descriptors_from(first: u32) -> io::Result<()> {
+    // SAFETY: by the caller's promise nobody in this process owns these numbers yet.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes this process give way to others: 0 (usual) to 19 (last).
+///
+/// # Errors
+/// As setpriority(2).
+pub fn lower_priority(nice: i32) -> io::Result<()> {
+    // SAFETY: three numbers, no memory.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(|_| ())
+}
+
+/// Bytes of a page of memory.
+pub fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes a number and touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// What [`poll`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// Something to read, or the end.
+    Read,
+    /// Room to write, or nobody who reads.
+    Write,
+}
+
+/// Waits until one of the descriptors is ready or the time is over, and says which are. `None` is never ready.
+///
+/// # Errors
+/// As poll(2); a signal only ends the wait early.
+pub fn poll<const N: usize>(wanted: [Option<(BorrowedFd<'_>, Ready)>; N], timeout: Duration) -> io::Result<[bool; N]> {
+    let mut polled = wanted.map(|want| match want {
+        // poll(2) skips negative numbers.
+        None => libc::pollfd { fd: -1, events: 0, revents: 0 },
+        Some((fd, ready)) => libc::pollfd { fd: fd.as_raw_fd(), events: if ready == Ready::Read { libc::POLLIN } else { libc::POLLOUT }, revents: 0 },
+    });
+    let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX).max(1);
+    // SAFETY: the kernel reads and writes N pollfds, which is how many there are; the descriptors are borrowed for the call.
+    match check(unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, ms) }) {
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+        Err(e) => Err(e),
+        Ok(_) => Ok(polled.map(|p| p.revents != 0)),
+    }
 }
 
 // ---- children

@@ -62,3 +62,35 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 32;
 /// One gRPC message on the wire.
 pub const WIRE_MESSAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// What a script may allocate above what its bare executor needs.
+pub const SCRIPT_MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// All modules of one script together.
+pub const SCRIPT_SOURCE_BYTES_MAX: usize = 256 * 1024;
+pub const SCRIPT_MODULES_MAX: usize = 64;
+/// One message between the executor and whoever started it.
+pub const SCRIPT_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// How deep a value may nest that passes between the two.
+pub const SCRIPT_VALUE_DEPTH_MAX: usize = 64;
+/// Running without a pause: longer is taken for an endless loop.
+pub const SCRIPT_BUSY_MS_MAX: u64 = 10_000;
+/// Running in all, during one hook; waiting does not count.
+pub const SCRIPT_TIME_MS_MAX: u64 = 30_000;
+/// Loading the module, and init(), from begin to end; only waiting for the host (a person's answer) does not count.
+pub const SCRIPT_INIT_MS_MAX: u64 = 30_000;
+/// An executor without work goes away after this long.
+pub const SCRIPT_IDLE_MS: u64 = 30_000;
+pub const SCRIPT_CONSOLE_LINES_PER_SECOND_MAX: usize = 200;
+/// Output of one hook.
+pub const SCRIPT_CONSOLE_BYTES_MAX: usize = 1024 * 1024;
+pub const SCRIPT_CONSOLE_LINE_BYTES_MAX: usize = 8 * 1024;
+pub const SCRIPT_TIMERS_MAX: usize = 1024;
+/// Calls to the host, fetches and runs that wait for their result at once.
+pub const SCRIPT_REQUESTS_MAX: usize = 256;
+pub const FETCHES_MAX: usize = 8;
+pub const FETCH_BODY_BYTES_MAX: usize = 1024 * 1024;
+pub const FETCH_TIMEOUT_MS: u64 = 30_000;
+/// Programs of `run` at once; more wait their turn.
+pub const EXTERNAL_COMMANDS_MAX: usize = 16;
+pub const EXTERNAL_COMMAND_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+pub const EXTERNAL_COMMAND_TIMEOUT_MS: u64 = 60_000;

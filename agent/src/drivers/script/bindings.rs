@@ -1,0 +1,250 @@
+//! The functions of a script that are Rust: the way to the host, timers, the console, and the two helpers
+//! (`fetch`, `run`). `prelude.js` makes of them what scripts see.
+//!
+//! A request that takes time is a number, a promise, and its two resolving functions kept here; whoever has the
+//! answer sends an [`Event`] with that number. So no Rust future and no borrow of the engine waits anywhere.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    env,
+    rc::Rc,
+    sync::mpsc::Sender,
+    time::{Duration, Instant},
+};
+
+use boa_engine::{
+    Context, JsArgs, JsError, JsNativeError, JsResult, JsString, JsValue, NativeFunction,
+    builtins::promise::ResolvingFunctions,
+    js_string,
+    object::{
+        FunctionObjectBuilder, JsObject,
+        builtins::{JsFunction, JsPromise},
+    },
+};
+use serde_json::Value;
+
+use super::{
+    child::{Event, Line},
+    console::Console,
+    engine::describe,
+    fetch,
+    frame::ToHost,
+    jobs::Jobs,
+    lane::Lane,
+    run,
+};
+use crate::model::limits::{FETCHES_MAX, NODES_MAX, SCRIPT_REQUESTS_MAX, SCRIPT_VALUE_DEPTH_MAX};
+
+/// What the native functions share. One per process, reached through the context's data.
+pub struct Bridge {
+    pub jobs: Rc<Jobs>,
+    pub line: Line,
+    pub console: RefCell<Console>,
+    events: Sender<Event>,
+    requests: RefCell<BTreeMap<u64, Request>>,
+    last_request: Cell<u64>,
+    pub fetches: Lane,
+    pub commands: Lane,
+    started: Instant,
+}
+
+struct Request {
+    /// `cluster.scale()`, `fetch()`: for the person.
+    what: String,
+    resolvers: ResolvingFunctions,
+}
+
+impl Bridge {
+    pub fn new(jobs: Rc<Jobs>, line: Line, events: Sender<Event>, commands_max: usize) -> Bridge {
+        Bridge {
+            jobs,
+            line,
+            console: RefCell::default(),
+            events,
+            requests: RefCell::default(),
+            last_request: Cell::new(0),
+            fetches: Lane::new(FETCHES_MAX),
+            commands: Lane::new(commands_max),
+            started: Instant::now(),
+        }
+    }
+
+    /// Whether an answer of the host, a fetch or a run is awaited.
+    pub fn waits_for_requests(&self) -> bool {
+        !self.requests.borrow().is_empty()
+    }
+
+    /// Resolves the promise of request `id`; one that was forgotten meanwhile changes nothing.
+    ///
+    /// # Errors
+    /// Only the engine's own.
+    pub fn settle(&self, id: u64, result: Result<Value, String>, context: &mut Context) -> JsResult<()> {
+        let Some(Request { resolvers, .. }) = self.requests.borrow_mut().remove(&id) else { return Ok(()) };
+        let (function, value) = match result {
+            Ok(value) => (resolvers.resolve, JsValue::from_json(&value, context)?),
+            Err(reason) => (resolvers.reject, JsString::from(reason.as_str()).into()),
+        };
+        function.call(&JsValue::undefined(), &[value], context).map(|_| ())
+    }
+
+    /// A hook is over; answers that come later belong to nobody.
+    pub fn forget_requests(&self) {
+        self.requests.take();
+    }
+
+    pub fn show(&self, lines: super::console::Lines) {
+        for (level, text) in lines {
+            self.line.send(&ToHost::Console { level: level.to_owned(), text });
+        }
+    }
+
+    fn request(&self, what: String, context: &mut Context) -> JsResult<(u64, JsPromise)> {
+        let mut requests = self.requests.borrow_mut();
+        if requests.len() == SCRIPT_REQUESTS_MAX {
+            let first = requests.values().next().map_or("", |r| r.what.as_str());
+            return Err(JsNativeError::range().with_message(format!("{what}: {SCRIPT_REQUESTS_MAX} others still wait for their result ({first} is the first)")).into());
+        }
+        let (promise, resolvers) = JsPromise::new_pending(context);
+        self.last_request.set(self.last_request.get() + 1);
+        requests.insert(self.last_request.get(), Request { what, resolvers });
+        Ok((self.last_request.get(), promise))
+    }
+}
+
+fn bridge(context: &Context) -> Rc<Bridge> {
+    context.get_data::<Rc<Bridge>>().expect("engine.rs puts it in before the first script").clone()
+}
+
+/// The object that `prelude.js` gets.
+///
+/// # Errors
+/// Only the engine's own.
+pub fn native(context: &mut Context) -> JsResult<JsObject> {
+    let native = JsObject::with_object_proto(context.intrinsics());
+    let functions: [(&str, fn(&JsValue, &[JsValue], &mut Context) -> JsResult<JsValue>); 8] = [
+        ("host", host),
+        ("fetch", fetch_url),
+        ("run", run_program),
+        ("set_timer", set_timer),
+        ("clear_timer", clear_timer),
+        ("now", now),
+        ("console", console),
+        ("env", environment),
+    ];
+    for (name, function) in functions {
+        let function = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(function)).name(js_string!(name)).build();
+        native.set(js_string!(name), function, true, context)?;
+    }
+    native.set(js_string!("nodes_max"), i32::try_from(NODES_MAX).expect("limits.rs keeps it small"), true, context)?;
+    Ok(native)
+}
+
+/// `host(op, JSON of the arguments)`: a promise of the host's answer.
+fn host(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let (op, bridge) = (string(args, 0, context)?, bridge(context));
+    let args = json(args, 1, context)?;
+    let (id, promise) = bridge.request(format!("{op}()"), context)?;
+    if let Err(e) = bridge.line.try_send(&ToHost::Operation { id, op: op.clone(), args }) {
+        bridge.settle(id, Err(format!("{op}(): {e}")), context)?;
+    }
+    Ok(promise.into())
+}
+
+fn fetch_url(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let (bridge, request) = (bridge(context), json(args, 0, context)?);
+    let (id, promise) = bridge.request("fetch()".to_owned(), context)?;
+    let events = bridge.events.clone();
+    bridge.fetches.start(Box::new(move || fetch::start(request, move |result| drop(events.send(Event::Fetched { id, result })))));
+    Ok(promise.into())
+}
+
+fn run_program(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let (bridge, request) = (bridge(context), json(args, 0, context)?);
+    let (id, promise) = bridge.request("run()".to_owned(), context)?;
+    let events = bridge.events.clone();
+    bridge.commands.start(Box::new(move || run::start(request, move |result| drop(events.send(Event::Ran { id, result })))));
+    Ok(promise.into())
+}
+
+fn set_timer(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let body = args.get_or_undefined(0).as_object().and_then(JsFunction::from_object);
+    let body = body.ok_or_else(|| JsNativeError::typ().with_message("a timer needs a function"))?;
+    let ms = args.get_or_undefined(1).to_number(context)?;
+    // NaN and negative numbers are "now", as browsers have it; a year is for ever.
+    let delay = Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 366.0 * 86_400.0).max(0.0));
+    bridge(context).jobs.set_timer(body, delay, Instant::now()).map(JsValue::from)
+}
+
+fn clear_timer(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let id = args.get_or_undefined(0).to_u32(context)?;
+    bridge(context).jobs.clear_timer(id);
+    Ok(JsValue::undefined())
+}
+
+/// Milliseconds since the process began, by a clock that never jumps.
+fn now(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    Ok(JsValue::from(bridge(context).started.elapsed().as_secs_f64() * 1000.0))
+}
+
+fn console(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let level = match string(args, 0, context)?.as_str() {
+        "info" => "info",
+        "warn" => "warn",
+        "error" => "error",
+        "debug" => "debug",
+        _ => "log",
+    };
+    let bridge = bridge(context);
+    let words: Vec<String> = args.iter().skip(1).map(|value| shown(value, context)).collect();
+    let lines = bridge.console.borrow_mut().handle_line(level, words.join(" "), Instant::now());
+    bridge.show(lines);
+    Ok(JsValue::undefined())
+}
+
+fn shown(value: &JsValue, context: &mut Context) -> String {
+    if let Some(text) = value.as_string() {
+        return text.to_std_string_lossy();
+    }
+    if value.as_object().is_some_and(|object| object.is::<boa_engine::builtins::error::Error>()) {
+        let trouble = describe(JsError::from_opaque(value.clone()), context);
+        return if trouble.stack.is_empty() { trouble.message } else { format!("{}\n{}", trouble.message, trouble.stack) };
+    }
+    value.display().to_string()
+}
+
+fn environment(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let variables = JsObject::with_object_proto(context.intrinsics());
+    for (name, value) in env::vars_os() {
+        // What is not UTF-8 cannot be told to a script.
+        if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+            variables.create_data_property(JsString::from(name.as_str()), JsString::from(value.as_str()), context)?;
+        }
+    }
+    Ok(variables.into())
+}
+
+fn string(args: &[JsValue], index: usize, context: &mut Context) -> JsResult<String> {
+    Ok(args.get_or_undefined(index).to_string(context)?.to_std_string_lossy())
+}
+
+/// An argument that is JSON text. Bounded in depth here, where the script still gets an error it can catch.
+fn json(args: &[JsValue], index: usize, context: &mut Context) -> JsResult<Value> {
+    let text = string(args, index, context)?;
+    let value = serde_json::from_str(&text).map_err(|e| JsNativeError::typ().with_message(format!("cannot pass these arguments: {e}")))?;
+    check_depth(&value, 0).map_err(|why| JsNativeError::range().with_message(why))?;
+    Ok(value)
+}
+
+/// # Errors
+/// It nests deeper than [`SCRIPT_VALUE_DEPTH_MAX`].
+pub fn check_depth(value: &Value, depth: usize) -> Result<(), String> {
+    if depth > SCRIPT_VALUE_DEPTH_MAX {
+        return Err(format!("a value is nested deeper than {SCRIPT_VALUE_DEPTH_MAX} levels"));
+    }
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, depth + 1)),
+        Value::Object(fields) => fields.values().try_for_each(|item| check_depth(item, depth + 1)),
+        _ => Ok(()),
+    }
+}

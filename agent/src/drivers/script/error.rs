@@ -1,0 +1,54 @@
+//! What a person reads when a script did not do.
+
+use std::{fmt, io, process::ExitStatus, time::Duration};
+
+use thiserror::Error;
+
+/// Where in the script it was: `client.js: bootstrap()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: String,
+    /// `None` while the module itself is being evaluated.
+    pub hook: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hook {
+            Some(hook) => write!(f, "{}: {hook}()", self.file),
+            None => write!(f, "{}", self.file),
+        }
+    }
+}
+
+/// Why a script has no result. The executor is gone after all but `Failed`; the next call starts another.
+#[derive(Debug, Error)]
+pub enum ScriptError {
+    #[error("cannot start the script executor {exe}")]
+    Start { exe: String, source: io::Error },
+    /// The script's own exception, a syntax error, or a file that can't be read.
+    /// `stack`: lines `    at name (file:line:column)`, may be empty.
+    #[error("{place} failed: {message}{}{stack}", if stack.is_empty() { "" } else { "\n" })]
+    Failed { place: Place, message: String, stack: String },
+    #[error("{place} used more than {} MiB of memory and was stopped", limit_bytes >> 20)]
+    Memory { place: Place, limit_bytes: u64 },
+    #[error("{place} is nested too deeply (it used up the stack) and was stopped")]
+    Stack { place: Place },
+    #[error("{place} ran for {} without a pause and was stopped (is there an endless loop?)", seconds(*limit))]
+    Hung { place: Place, limit: Duration },
+    #[error("{place} ran for {} in all, waiting not counted, and was stopped", seconds(*limit))]
+    Greedy { place: Place, limit: Duration },
+    #[error("{place} did not finish within {} and was stopped", seconds(*limit))]
+    TooLong { place: Place, limit: Duration },
+    #[error("{place}: the script executor was killed by somebody else (signal {signal})")]
+    Killed { place: Place, signal: i32 },
+    #[error("{place}: the script executor broke down ({status}): {words}")]
+    Crashed { place: Place, status: ExitStatus, words: String },
+    /// Frames that make no sense, or a broken socket.
+    #[error("{place}: cannot talk to the script executor")]
+    Talk { place: Place, source: io::Error },
+}
+
+fn seconds(time: Duration) -> String {
+    if time.subsec_millis() == 0 { format!("{} s", time.as_secs()) } else { format!("{} ms", time.as_millis()) }
+}

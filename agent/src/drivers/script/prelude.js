@@ -1,0 +1,290 @@
+// The objects scripts see. `native` holds the few functions written in Rust (bindings.rs); everything here is
+// checked here, so that a wrong option is refused by name and with the caller's line, before anything is sent.
+(function (native) {
+  "use strict";
+
+  const show = (value) => (typeof value === "string" ? JSON.stringify(value) : String(value));
+
+  /** Refuses unknown fields by name. */
+  function known(what, options, fields) {
+    if (options === null || typeof options !== "object" || Array.isArray(options)) throw new TypeError(`${what} needs an object with ${fields.join(", ")}`);
+    for (const field of Object.keys(options))
+      if (!fields.includes(field)) throw new TypeError(`${what} has no option \`${field}\` (it knows ${fields.join(", ")})`);
+    return options;
+  }
+
+  function text(what, value) {
+    if (typeof value !== "string" || value === "") throw new TypeError(`${what} must be a text, not ${show(value)}`);
+    return value;
+  }
+
+  function integer(what, value, min, max) {
+    if (!Number.isInteger(value) || value < min || value > max) throw new TypeError(`${what} must be a whole number from ${min} to ${max}, not ${show(value)}`);
+    return value;
+  }
+
+  function oneOf(what, value, choices) {
+    if (!choices.includes(value)) throw new TypeError(`${what} must be one of ${choices.map(show).join(", ")}, not ${show(value)}`);
+    return value;
+  }
+
+  const units = { ms: 1, s: 1000, m: 60000, h: 3600000, d: 86400000 };
+  const sizes = { "": 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 };
+
+  /** Milliseconds. */
+  function duration(what, value) {
+    const parts = typeof value === "string" ? /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value) : null;
+    const ms = parts ? Number(parts[1]) * units[parts[2]] : value;
+    if (typeof ms !== "number" || !(ms >= 0) || ms > 3650 * units.d) throw new TypeError(`${what} must be a duration like "30s" or a number of milliseconds, not ${show(value)}`);
+    return Math.round(ms);
+  }
+
+  /** Bytes. */
+  function size(what, value) {
+    const parts = typeof value === "string" ? /^(\d+(?:\.\d+)?)(|KiB|MiB|GiB|TiB)$/.exec(value) : null;
+    const bytes = parts ? Number(parts[1]) * sizes[parts[2]] : value;
+    if (typeof bytes !== "number" || !(bytes > 0) || bytes > Number.MAX_SAFE_INTEGER) throw new TypeError(`${what} must be a size like "8GiB" or a number of bytes, not ${show(value)}`);
+    return Math.round(bytes);
+  }
+
+  /** Asks the host. The error is made before the wait, while the caller's line is still on the stack. */
+  async function host(op, args) {
+    const failure = new Error();
+    try {
+      return await native.host(op, JSON.stringify(args));
+    } catch (reason) {
+      failure.message = String(reason);
+      throw failure;
+    }
+  }
+
+  // ---- providers
+
+  const inner = Symbol("made by init()");
+  const absent = (kind) => new Error(`the ${kind} provider is not available yet in this version`);
+
+  class LocalProvider {
+    #name;
+    constructor(name, made) {
+      if (made !== inner) throw new TypeError('use `await LocalProvider.init({ name: "…" })` or `new Provider.Local({ name: "…" })`');
+      this.#name = name;
+    }
+    static async init(options) {
+      return new Provider.Local(options);
+    }
+    get name() {
+      return this.#name;
+    }
+    get kind() {
+      return "local";
+    }
+  }
+
+  class AwsProvider {
+    constructor() {
+      throw absent("aws");
+    }
+    static async init() {
+      throw absent("aws");
+    }
+  }
+
+  class HostsProvider {
+    constructor() {
+      throw absent("hosts");
+    }
+    static async init() {
+      throw absent("hosts");
+    }
+  }
+
+  const Provider = Object.freeze({
+    AWS: AwsProvider,
+    Hosts: HostsProvider,
+    Local: class Local extends LocalProvider {
+      constructor(options) {
+        known("the local provider", options, ["name"]);
+        super(text("the local provider's `name`", options.name), inner);
+      }
+    },
+  });
+
+  const FileStorage = Object.freeze({
+    S3: class S3 {
+      constructor() {
+        throw new Error("S3 storage is not available yet in this version");
+      }
+    },
+  });
+
+  // ---- cluster
+
+  const clusterFields = ["name", "provider", "managers", "min_nodes", "below_min", "max_nodes", "max_launches_per_hour", "replace_after"];
+  const named = (object) => Object.defineProperty(object, "toString", { value: () => object.name ?? object.id });
+  let optionsOf;
+
+  function clusterOptions(given) {
+    const o = known("`new Cluster`", given, clusterFields);
+    const has = (field) => o[field] !== undefined;
+    const options = { name: text("`name` of the cluster", o.name) };
+    if (!(o.provider instanceof LocalProvider)) throw new TypeError(`\`provider\` of the cluster must be a provider, like \`await LocalProvider.init({ name: "…" })\`, not ${show(o.provider)}`);
+    options.provider = { kind: o.provider.kind, name: o.provider.name };
+    if (has("managers")) options.managers = oneOf("`managers`", o.managers, [1, 3, 5, 7]);
+    if (has("min_nodes")) options.min_nodes = integer("`min_nodes`", o.min_nodes, 1, native.nodes_max);
+    if (has("below_min")) options.below_min = oneOf("`below_min`", o.below_min, ["stop", "pause", "keep"]);
+    if (has("max_nodes")) options.max_nodes = integer("`max_nodes`", o.max_nodes, 1, native.nodes_max);
+    if (has("max_launches_per_hour")) options.max_launches_per_hour = integer("`max_launches_per_hour`", o.max_launches_per_hour, 0, 1000);
+    if (has("replace_after")) options.replace_after = o.replace_after === null ? null : duration("`replace_after`", o.replace_after);
+    return Object.freeze(options);
+  }
+
+  class Cluster {
+    #options;
+    constructor(options) {
+      this.#options = clusterOptions(options);
+    }
+    static {
+      optionsOf = (value) => (typeof value === "object" && value !== null && #options in value ? value.#options : undefined);
+    }
+    #host(op, args) {
+      return host(op, { cluster: this.#options, ...args });
+    }
+    get name() {
+      return this.#options.name;
+    }
+    healthy() {
+      return this.#host("cluster.healthy");
+    }
+    async set_key_pair(pair) {
+      known("set_key_pair()", pair, ["private", "public"]);
+      return this.#host("cluster.set_key_pair", { private: text("`private`", pair.private), public: text("`public`", pair.public) });
+    }
+    async start_instance(options = {}) {
+      const o = known("start_instance()", options, ["image", "instance_type", "spot", "disk"]);
+      const args = {};
+      if (o.image !== undefined) args.image = text("`image`", o.image);
+      if (o.instance_type !== undefined) args.instance_type = text("`instance_type`", o.instance_type);
+      if (o.spot !== undefined) args.spot = oneOf("`spot`", o.spot, [true, false]);
+      if (o.disk !== undefined) args.disk = size("`disk`", o.disk);
+      return this.#host("cluster.start_instance", args);
+    }
+    attach_ip() {
+      return this.#host("cluster.attach_ip");
+    }
+    primary_ip() {
+      return this.#host("cluster.primary_ip");
+    }
+    ssh_install() {
+      return this.#host("cluster.ssh_install");
+    }
+    join() {
+      return this.#host("cluster.join");
+    }
+    async scale(nodes) {
+      return this.#host("cluster.scale", { nodes: integer("scale()'s number of nodes", nodes, 1, native.nodes_max) });
+    }
+    destroy() {
+      return this.#host("cluster.destroy");
+    }
+    async nodes() {
+      return (await this.#host("cluster.nodes")).map(named);
+    }
+    services() {
+      return this.#host("cluster.services");
+    }
+    async leader() {
+      const leader = await this.#host("cluster.leader");
+      return leader === null ? null : named(leader);
+    }
+    key(name) {
+      return new Key(this.#options, text("the key's name", name), inner);
+    }
+  }
+
+  class Key {
+    #args;
+    constructor(cluster, key, made) {
+      if (made !== inner) throw new TypeError("use `cluster.key(name)`");
+      this.#args = { cluster, key };
+    }
+    get() {
+      return host("key.get", this.#args);
+    }
+    async set(value) {
+      if (typeof value !== "string") throw new TypeError(`a key's value must be a text, not ${show(value)}`);
+      return host("key.set", { ...this.#args, value });
+    }
+    delete() {
+      return host("key.delete", this.#args);
+    }
+  }
+
+  // ---- functions
+
+  function ask(question) {
+    return host("ask", { question: String(question) }).then((answer) => answer === true);
+  }
+
+  function setTimeout(body, ms = 0, ...args) {
+    if (typeof body !== "function") throw new TypeError("setTimeout needs a function");
+    return native.set_timer(() => { body(...args); }, Number(ms));
+  }
+
+  function clearTimeout(id) {
+    if (typeof id === "number") native.clear_timer(id);
+  }
+
+  function delay(ms) {
+    const start = native.now();
+    return new Promise((resolve) => native.set_timer(() => resolve((native.now() - start) / 1000), Number(ms)));
+  }
+
+  async function fetch(url, options = {}) {
+    const o = known("fetch()", options, ["method", "headers", "body", "timeout"]);
+    const request = { url: String(url), method: String(o.method ?? "GET").toUpperCase(), headers: [] };
+    for (const name of Object.keys(o.headers ?? {})) request.headers.push([name, String(o.headers[name])]);
+    if (o.body !== undefined) request.body = String(o.body);
+    if (o.timeout !== undefined) request.timeout_ms = duration("`timeout`", o.timeout);
+    const failure = new Error();
+    try {
+      const { status, body } = await native.fetch(JSON.stringify(request));
+      return { status, ok: status >= 200 && status < 300, text: async () => body, json: async () => JSON.parse(body) };
+    } catch (reason) {
+      failure.message = String(reason);
+      throw failure;
+    }
+  }
+
+  async function run(program, args = [], options = {}) {
+    const o = known("run()", options, ["stdin", "timeout", "cwd"]);
+    if (!Array.isArray(args)) throw new TypeError(`run()'s arguments must be a list of texts, not ${show(args)}`);
+    const request = { program: text("run()'s program", program), args: args.map(String) };
+    if (o.stdin !== undefined) request.stdin = String(o.stdin);
+    if (o.cwd !== undefined) request.cwd = text("`cwd`", o.cwd);
+    if (o.timeout !== undefined) request.timeout_ms = duration("`timeout`", o.timeout);
+    const failure = new Error();
+    try {
+      return await native.run(JSON.stringify(request));
+    } catch (reason) {
+      failure.message = String(reason);
+      throw failure;
+    }
+  }
+
+  function every() {
+    throw new Error("every() works only in cluster.js");
+  }
+
+  const console = {};
+  for (const level of ["log", "info", "warn", "error", "debug"]) console[level] = (...values) => native.console(level, ...values);
+
+  const ENV = Object.freeze(native.env());
+  const names = { Cluster, Provider, LocalProvider, AwsProvider, HostsProvider, FileStorage, console, delay, ask, ENV, fetch, run, setTimeout, clearTimeout, every };
+  for (const name of Object.keys(names)) Object.defineProperty(globalThis, name, { value: names[name], writable: true, configurable: true });
+
+  return {
+    modules: { disco: names, "@disco/provider": { Provider, LocalProvider, AwsProvider, HostsProvider }, "@disco/storage": { FileStorage }, "@disco/cluster": { Cluster } },
+    options_of: (value) => { const options = optionsOf(value); return options && JSON.stringify(options); },
+    encode: (value) => JSON.stringify(value),
+  };
+});
