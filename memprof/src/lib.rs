@@ -2,12 +2,15 @@
 //!
 //! The promise is under 10 MB of footprint a node (1 MB = 1,000,000 bytes here, the stricter reading).
 //! `sampler` reads what the kernel says of a process tree ten times a second, `verdict` compares that with
-//! `budgets.toml`.
+//! `budgets.toml`, and `scenarios` bring real binaries into the states that the promise names.
 //! [`Watch`] does the same beside any test that starts a process, so a leak shows up where it is made.
 
 #![warn(missing_docs)]
 
+pub mod cluster;
+pub mod load;
 pub mod sampler;
+pub mod scenarios;
 pub mod verdict;
 mod watch;
 

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_shipped_budgets_hold_every_phase_and_refuse_unknown_fields() {
         let budgets = Budgets::shipped();
-        for phase in ["idle-follower", "idle-leader", "debug-build"] {
+        for phase in crate::scenarios::PHASES.iter().chain(&["debug-build"]) {
             assert!(budgets.of(phase).is_ok(), "{phase} has no budget");
         }
         assert!(matches!(budgets.of("nowhere"), Err(BudgetError::Missing(_))));

@@ -1,0 +1,227 @@
+//! A load of known size: so many mutual TLS connections, so many requests a second, so many of them writes.
+//!
+//! Requests are due at fixed times, spread evenly over the connections. A connection that falls behind catches up
+//! by asking again at once, so the rate holds as long as the leader can hold it; the report says if it could not.
+
+use proto::{
+    Channel, ChannelLimits, Spawner,
+    v1::{KvGet, KvSet, ReadRequest, WriteRequest, disco_client::DiscoClient, read_request::Query, write_request::Op},
+};
+use rustls::{
+    RootCertStore,
+    client::WebPkiServerVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Distinct keys that are written, so that the load measures requests and not a growing state.
+const KEYS: u64 = 64;
+const VALUE_BYTES: usize = 64;
+
+/// Who asks, in PEM: an administrator.
+pub struct Identity {
+    /// The cluster's CA.
+    pub ca: Vec<u8>,
+    /// The administrator's certificate …
+    pub certificate: Vec<u8>,
+    /// … and key.
+    pub key: Vec<u8>,
+}
+
+/// What to ask.
+pub struct Plan {
+    /// Connections, each with its own TLS session.
+    pub connections: u32,
+    /// Over all connections.
+    pub requests_per_second: u32,
+    /// Every so many requests is a durable write; the others are linearizable reads.
+    pub one_write_in: u32,
+    /// How long.
+    pub seconds: u32,
+}
+
+impl Plan {
+    /// Requests in all.
+    pub fn planned(&self) -> u64 {
+        u64::from(self.requests_per_second) * u64::from(self.seconds)
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Requests answered well within the planned time.
+    pub answered: u64,
+    /// Requests answered with an error.
+    pub refused: u64,
+    /// From the first request to the last answer.
+    pub took: Duration,
+    /// Time from request to answer, milliseconds: the middle one, the 99th of 100, the longest.
+    pub latency_ms: [f64; 3],
+    /// One of the errors.
+    pub error: Option<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [middle, most, longest] = self.latency_ms;
+        let rate = self.answered as f64 / self.took.as_secs_f64().max(0.001);
+        write!(f, "{} answered ({rate:.0}/s), {} refused, ", self.answered, self.refused)?;
+        write!(f, "{middle:.1} ms median, {most:.1} ms for 99 %, {longest:.1} ms at most")?;
+        if let Some(error) = &self.error {
+            write!(f, "; {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why no load could be made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The administrator's files.
+    #[error("cannot use the administrator's certificate: {0}")]
+    Identity(String),
+}
+
+/// Asks `address` as planned and returns when the last answer is there.
+///
+/// # Errors
+/// The identity is no identity. Refused requests are in the report instead.
+pub fn run(address: &str, identity: &Identity, plan: &Plan) -> Result<Report, LoadError> {
+    let tls = tls(identity)?;
+    let executor = Arc::new(smol::Executor::new());
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..plan.connections)
+        .map(|index| {
+            let channel = Channel::tcp(Spawner(executor.clone()), address.to_owned(), tls.clone(), ChannelLimits::default());
+            executor.spawn(ask(channel, Turns::new(plan, index, began)))
+        })
+        .collect();
+    let tally = smol::block_on(executor.run(async {
+        let mut all = Tally::default();
+        for task in tasks {
+            all.add(task.await);
+        }
+        all
+    }));
+    Ok(tally.report(began.elapsed()))
+}
+
+fn tls(identity: &Identity) -> Result<Arc<rustls::ClientConfig>, LoadError> {
+    let wrong = |error: &dyn fmt::Display| LoadError::Identity(error.to_string());
+    let mut roots = RootCertStore::empty();
+    for ca in CertificateDer::pem_slice_iter(&identity.ca) {
+        roots.add(ca.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let servers = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| wrong(&error))?;
+    let chain = CertificateDer::pem_slice_iter(&identity.certificate).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|error| wrong(&error))?;
+    proto::client_config(Some((chain, key)), servers).map_err(|error| wrong(&error))
+}
+
+/// When a connection's requests are due, and which of them write.
+struct Turns {
+    began: Instant,
+    /// Number among all connections' requests.
+    next: u64,
+    step: u64,
+    end: u64,
+    gap: Duration,
+    one_write_in: u64,
+}
+
+impl Turns {
+    fn new(plan: &Plan, index: u32, began: Instant) -> Turns {
+        Turns {
+            began,
+            next: u64::from(index),
+            step: u64::from(plan.connections),
+            end: plan.planned(),
+            gap: Duration::from_secs(1) / plan.requests_per_second.max(1),
+            one_write_in: u64::from(plan.one_write_in.max(1)),
+        }
+    }
+}
+
+impl Iterator for Turns {
+    /// When, the number, and whether it writes.
+    type Item = (Instant, u64, bool);
+
+    fn next(&mut self) -> Option<(Instant, u64, bool)> {
+        let number = self.next;
+        self.next += self.step;
+        let due = self.began + self.gap * u32::try_from(number).ok()?;
+        (number < self.end).then_some((due, number, number.is_multiple_of(self.one_write_in)))
+    }
+}
+
+async fn ask(channel: Channel, turns: Turns) -> Tally {
+    let mut client = DiscoClient::new(channel);
+    let mut tally = Tally::default();
+    // The id under which a retry would be recognized; distinct per connection, and nothing here retries.
+    let who = u64::from(std::process::id()) << 32 | turns.next;
+    for (due, number, writes) in turns {
+        smol::Timer::at(due).await;
+        let asked = Instant::now();
+        let key = format!("load/{}", number % KEYS);
+        let answer = if writes {
+            let op = Op::KvSet(KvSet { key, value: vec![b'x'; VALUE_BYTES] });
+            client.write(WriteRequest { client: who, sequence: number + 1, op: Some(op) }).await.map(drop)
+        } else {
+            let query = Query::KvGet(KvGet { key });
+            client.read(ReadRequest { stale: false, query: Some(query) }).await.map(drop)
+        };
+        match answer {
+            Ok(()) => tally.latencies.push(asked.elapsed()),
+            Err(status) => {
+                tally.refused += 1;
+                tally.error = Some(status.message().to_owned());
+            }
+        }
+    }
+    tally
+}
+
+#[derive(Default)]
+struct Tally {
+    latencies: Vec<Duration>,
+    refused: u64,
+    error: Option<String>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.latencies.extend(other.latencies);
+        self.refused += other.refused;
+        self.error = other.error.or(self.error.take());
+    }
+
+    fn report(mut self, took: Duration) -> Report {
+        self.latencies.sort_unstable();
+        let count = self.latencies.len();
+        let at = |index: usize| self.latencies.get(index.min(count.saturating_sub(1))).map_or(0.0, |span| span.as_secs_f64() * 1e3);
+        let latency_ms = [at(count / 2), at(count * 99 / 100), at(count)];
+        Report { answered: count as u64, refused: self.refused, took, latency_ms, error: self.error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connections_share_the_requests_evenly_and_one_in_ten_writes() {
+        let plan = Plan { connections: 32, requests_per_second: 1_000, one_write_in: 10, seconds: 2 };
+        let began = Instant::now();
+        let mut all: Vec<_> = (0..32).flat_map(|index| Turns::new(&plan, index, began)).collect();
+        all.sort_by_key(|(_, number, _)| *number);
+        assert_eq!(all.len() as u64, plan.planned());
+        assert_eq!(all.iter().filter(|(_, _, writes)| *writes).count(), 200);
+        assert_eq!(all[1_999].0 - began, Duration::from_millis(1_999));
+    }
+}

@@ -1,0 +1,157 @@
+//! `memprof`: brings real binaries into the promised states and judges them by `budgets.toml`.
+
+use lexopt::prelude::*;
+use memprof::{
+    Budgets,
+    scenarios::{self, Outcome, Scenario},
+    verdict::megabytes,
+};
+use std::{error::Error, fs, io::Read, path::PathBuf, process::ExitCode};
+
+const HELP: &str = "\
+memprof: measures Disco against its budgets
+
+  memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json]
+      Runs the scenarios (idle, executor, load, leader-changes; all by default) with DIR/disco and DIR/discod.
+      Exit 0: every budget was kept; 1: one was passed, or a scenario could not be brought about.
+  memprof touch BYTES
+      Writes to BYTES of memory, prints `ready` and waits for the end of its input: a process of known size,
+      with which memprof is tested itself.
+";
+
+struct Options {
+    bin_dir: PathBuf,
+    scenarios: Vec<&'static Scenario>,
+    budgets: Budgets,
+    json: bool,
+}
+
+enum Command {
+    Help,
+    Touch(usize),
+    Run(Options),
+}
+
+fn main() -> ExitCode {
+    let ended = match parse() {
+        Ok(Command::Help) => {
+            print!("{HELP}");
+            Ok(true)
+        }
+        Ok(Command::Touch(bytes)) => touch(bytes),
+        Ok(Command::Run(options)) => run(&options),
+        Err(error) => {
+            complain(&*error);
+            eprintln!("hint: memprof --help");
+            return ExitCode::from(2);
+        }
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&*error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse() -> Result<Command, Box<dyn Error>> {
+    let mut parser = lexopt::Parser::from_env();
+    let mut bin_dir = None;
+    let mut chosen = Vec::new();
+    let mut budgets = Budgets::shipped();
+    let mut json = false;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Value(word) if word == "touch" => return Ok(Command::Touch(parser.value()?.parse()?)),
+            Long("bin-dir") => bin_dir = Some(PathBuf::from(parser.value()?)),
+            Long("json") => json = true,
+            Long("budgets") => budgets = Budgets::parse(&fs::read_to_string(parser.value()?)?)?,
+            Long("scenario") => {
+                let name = parser.value()?.string()?;
+                let found = scenarios::ALL.iter().find(|scenario| scenario.name == name);
+                chosen.push(found.ok_or_else(|| format!("there is no scenario `{name}`"))?);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if chosen.is_empty() {
+        chosen = scenarios::ALL.iter().collect();
+    }
+    let bin_dir = bin_dir.ok_or("`--bin-dir` is missing")?;
+    Ok(Command::Run(Options { bin_dir, scenarios: chosen, budgets, json }))
+}
+
+/// True if every promise was kept.
+fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let (mut passed, mut failed) = (0, 0);
+    let mut all = Vec::new();
+    for scenario in &options.scenarios {
+        eprintln!("memprof: {} …", scenario.name);
+        match (scenario.run)(&options.bin_dir) {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    let breaches = options.budgets.of(outcome.phase)?.judge(outcome.phase, &outcome.measured);
+                    show(&outcome, breaches.is_empty());
+                    for breach in &breaches {
+                        eprintln!("error: {} ({breach})", outcome.who);
+                    }
+                    if breaches.is_empty() {
+                        passed += 1
+                    } else {
+                        failed += 1
+                    }
+                    all.push(outcome);
+                }
+            }
+            Err(error) => {
+                failed += 1;
+                complain(&error);
+            }
+        }
+    }
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        println!("memprof: {passed} passed, {failed} failed");
+    }
+    Ok(failed == 0)
+}
+
+fn show(outcome: &Outcome, kept: bool) {
+    let is = &outcome.measured;
+    eprintln!(
+        "{} {:22} {:6} footprint {}, RSS {}, anonymous {}, peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s{}{}",
+        if kept { "ok  " } else { "FAIL" },
+        outcome.phase,
+        outcome.who,
+        megabytes(is.footprint),
+        megabytes(is.rss),
+        megabytes(is.anonymous),
+        megabytes(is.peak),
+        is.threads,
+        is.cpu_percent,
+        is.wakeups_per_second,
+        if outcome.note.is_empty() { "" } else { "; " },
+        outcome.note,
+    );
+}
+
+fn touch(bytes: usize) -> Result<bool, Box<dyn Error>> {
+    let memory = vec![1u8; bytes];
+    println!("ready");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    // Read at the end, so that nothing can decide the pages were never needed.
+    Ok(memory.iter().all(|byte| *byte == 1))
+}
+
+fn complain(error: &dyn Error) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(because) = cause {
+        eprintln!("  caused by: {because}");
+        cause = because.source();
+    }
+}

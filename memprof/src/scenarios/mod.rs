@@ -1,0 +1,65 @@
+//! The states that the promise names, brought about with real binaries.
+//!
+//! Each scenario makes a cluster of its own and returns what it measured, phase by phase; judging is `verdict`'s.
+
+mod executor;
+mod idle;
+mod leader_changes;
+mod under_load;
+
+use crate::{cluster::ClusterError, load::LoadError, sampler::Measured};
+use std::path::Path;
+
+/// One measurement of one process, to be judged by the budget named like its phase.
+#[derive(Debug, serde::Serialize)]
+pub struct Outcome {
+    /// Name of the state, a key of `budgets.toml`.
+    pub phase: &'static str,
+    /// Whose measurement: an instance, or `disco`.
+    pub who: String,
+    /// The numbers.
+    pub measured: Measured,
+    /// What else happened, in words.
+    pub note: String,
+}
+
+/// Why a scenario could not be brought about. That is a failure too.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The cluster did not do its part.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The load did not do its part.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The state was not the one to be measured.
+    #[error("{0}")]
+    Spoilt(String),
+}
+
+/// One state, or a row of them.
+pub struct Scenario {
+    /// As `--scenario` takes it.
+    pub name: &'static str,
+    /// Brings it about; the argument is the folder with `disco` and `discod`.
+    pub run: fn(&Path) -> Result<Vec<Outcome>, ScenarioError>,
+}
+
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "idle", run: idle::run },
+    Scenario { name: "executor", run: executor::run },
+    Scenario { name: "load", run: under_load::run },
+    Scenario { name: "leader-changes", run: leader_changes::run },
+];
+
+/// All phases that the scenarios measure: each needs a budget.
+pub const PHASES: &[&str] = &[
+    idle::FOLLOWER,
+    idle::LEADER,
+    executor::PHASE,
+    under_load::LOADED,
+    under_load::AFTER,
+    leader_changes::CHANGING,
+    leader_changes::AFTER,
+];

@@ -1,0 +1,56 @@
+//! The leader under 32 mTLS connections and 1,000 requests a second, one in ten a write, and what it gives back.
+
+use super::{Outcome, ScenarioError};
+use crate::{
+    Measured, Sampler,
+    cluster::Cluster,
+    load::{self, Plan},
+    sampler::INTERVAL,
+    verdict::Budgets,
+};
+use std::{path::Path, thread, time::Duration};
+
+pub(super) const LOADED: &str = "leader-under-load";
+pub(super) const AFTER: &str = "leader-after-load";
+
+const PLAN: Plan = Plan { connections: 32, requests_per_second: 1_000, one_write_in: 10, seconds: 15 };
+/// The promise: back under the usual budget within this.
+const GIVES_BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Fewer answers than this share of the planned ones are no load to measure under.
+const ANSWERED_MIN: f64 = 0.9;
+
+pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
+    let cluster = Cluster::bootstrap(bin_dir)?;
+    let status = cluster.status()?;
+    let leader = status.leading().ok_or_else(|| ScenarioError::Spoilt("the cluster has no leader".to_owned()))?;
+    let who = leader.instance.clone().unwrap_or_default();
+    let pid = cluster.process_of(leader)?;
+    let [ca, certificate, key] = cluster.admin_files()?;
+    let identity = load::Identity { ca, certificate, key };
+
+    let sampler = Sampler::start(pid);
+    let report = load::run(&leader.address, &identity, &PLAN)?;
+    let measured = Measured::of(&sampler.finish());
+    if cluster.status()?.leader != status.leader {
+        return Err(ScenarioError::Spoilt("the leader changed under load".to_owned()));
+    }
+    if (report.answered as f64) < ANSWERED_MIN * PLAN.planned() as f64 {
+        return Err(ScenarioError::Spoilt(format!("the load did not come about: {report}")));
+    }
+    let loaded = Outcome { phase: LOADED, who: who.clone(), measured, note: report.to_string() };
+
+    let budget = Budgets::shipped().of(AFTER).ok().and_then(|budget| budget.footprint_max).unwrap_or(u64::MAX);
+    let sampler = Sampler::start(pid);
+    let back = sampler.wait_for(GIVES_BACK_WITHIN, |sample| sample.footprint <= budget);
+    let note = match &back {
+        Some((_, took)) => format!("under its budget after {:.1} s", took.as_secs_f64()),
+        None => format!("not under its budget within {} s", GIVES_BACK_WITHIN.as_secs()),
+    };
+    // A dip is not a return: it has to stay there.
+    thread::sleep(20 * INTERVAL);
+    let samples = sampler.finish();
+    let from = back.map(|(sample, _)| sample.at).or(samples.last().map(|sample| sample.at)).unwrap_or_default();
+    let stayed: Vec<_> = samples.into_iter().filter(|sample| sample.at >= from).collect();
+    let after = Outcome { phase: AFTER, who, measured: Measured::of(&stayed), note };
+    Ok(vec![loaded, after])
+}
