@@ -1,1 +1,7 @@
 //! Floor 1: the mind. No I/O, clock, randomness, threads, async or `unsafe`: time and chance are arguments.
+
+pub mod plan;
+pub mod raft;
+pub mod replica;
+pub mod state;
+pub mod token;

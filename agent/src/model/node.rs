@@ -46,6 +46,9 @@ pub struct NodeRecord {
     /// When the state last changed to what it is.
     #[n(14)]
     pub since_ms: u64,
+    /// `member` has been in the group. Once out of it again it may not be reused: the seat is given up first.
+    #[n(15)]
+    pub seated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

@@ -1,0 +1,185 @@
+//! How many machines: launches what is missing, repairs what stopped, ends what is too much.
+//!
+//! Repair before replace: a stopped machine is started again; only one that stays lost for `replace_after` is
+//! terminated, which leaves a place that a launch fills. The decision to launch is a command in the log, refused past
+//! the brakes; making it is a call that any leader may repeat under the same operation.
+
+use super::{Call, CallKey, Decision, Found, Sight};
+use crate::model::{
+    command::Command,
+    instance::{InstanceDesired, InstanceRecord, InstanceState},
+    limits::LAUNCH_RETRY_MAX_MS,
+    node::NodeState,
+};
+use std::collections::BTreeMap;
+
+/// How often the provider is asked when nothing is suspicious, and when something is.
+const DESCRIBE_CALM_MS: u64 = 15_000;
+const DESCRIBE_ALERT_MS: u64 = 1_000;
+const DESCRIBE_URGENT_MS: u64 = 100;
+/// After this long a launch that nobody answered is settled by looking for it.
+const LAUNCH_SETTLES_AFTER_MS: u64 = 60_000;
+/// Silence that is worth asking the provider about.
+const SUSPICIOUS_SILENCE_MS: u64 = 1_000;
+
+pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
+    for instance in sight.state.instances.values().filter(|i| !i.ended()) {
+        record_what_was_found(sight, instance, decisions);
+        drive(sight, instance, decisions);
+    }
+    if !sight.state.destroying {
+        scale(sight, decisions);
+        replace(sight, decisions);
+    }
+    describe(sight, decisions);
+}
+
+/// Nodes wanted and not there yet, launches under way not counted as missing.
+pub(super) fn missing(sight: &Sight) -> usize {
+    (sight.state.desired_nodes as usize).saturating_sub(counted(sight))
+}
+
+fn counted(sight: &Sight) -> usize {
+    let instances = sight.state.instances.values().filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated).count();
+    let by_hand = sight.state.nodes.values().filter(|n| sight.state.instance_of(n.id).is_none()).count();
+    instances + by_hand
+}
+
+/// The provider's word goes into the state, so that the next leader and people know it.
+fn record_what_was_found(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>) {
+    let Some(found) = sight.observed.found(instance.operation) else { return };
+    let Found { id, address, state, problem, .. } = found;
+    let state = state.filter(|s| *s != InstanceState::Terminated || absence_counts(sight, instance)).unwrap_or(instance.state);
+    let id = id.clone().or_else(|| instance.id.clone());
+    let same = id == instance.id && state == instance.state && *problem == instance.problem && (address.is_empty() || *address == instance.address);
+    if !same {
+        let (operation, address, problem) = (instance.operation, address.clone(), problem.clone());
+        decisions.push(Decision::Propose(Command::InstanceSeen { operation, id, address, state, problem }));
+    }
+}
+
+/// A launch whose answer is still out may not have happened yet: absence proves nothing then.
+fn absence_counts(sight: &Sight, instance: &InstanceRecord) -> bool {
+    let old = sight.stamp_ms().saturating_sub(instance.launched_ms) > LAUNCH_SETTLES_AFTER_MS;
+    let launching = sight.observed.is_under_way(CallKey::Launch(instance.operation));
+    instance.id.is_some() || (instance.desired == InstanceDesired::Terminated && old && !launching)
+}
+
+fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>) {
+    let operation = instance.operation;
+    let mut call = |call: Call| {
+        if sight.observed.may_call(call.key(), sight.now.mono) {
+            decisions.push(Decision::Call(call));
+        }
+    };
+    let Some(id) = instance.id.clone() else {
+        let young = instance.launched_ms + LAUNCH_RETRY_MAX_MS > sight.stamp_ms();
+        if instance.desired != InstanceDesired::Terminated && young && !sight.state.destroying {
+            call(Call::Launch(operation));
+        }
+        return;
+    };
+    match (instance.desired, instance.state) {
+        (InstanceDesired::Running, InstanceState::Stopped) if !sight.state.destroying => call(Call::Start { operation, id }),
+        (InstanceDesired::Stopped, InstanceState::Running | InstanceState::Pending) => call(Call::Stop { operation, id }),
+        (InstanceDesired::Terminated, _) => {
+            // The node leaves the group and the cluster first; `members` sees to that.
+            let still_in = instance.node.is_some_and(|n| sight.state.nodes.contains_key(&n));
+            if !still_in {
+                call(Call::Terminate { operation, id });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
+    let count = counted(sight);
+    let desired = sight.state.desired_nodes as usize;
+    if count < desired {
+        for ordinal in (sight.state.next_ordinal..).take(desired - count) {
+            if sight.state.brake(sight.stamp_ms()).is_some() {
+                return;
+            }
+            decisions.push(Decision::Propose(Command::Launch { ordinal, parameters: BTreeMap::new() }));
+        }
+    } else if count > desired {
+        let mut victims: Vec<&InstanceRecord> =
+            sight.state.instances.values().filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me)).collect();
+        victims.sort_by_key(|i| (worth(sight, i), u32::MAX - i.ordinal));
+        for victim in victims.into_iter().take(count - desired) {
+            end(victim, decisions);
+        }
+    }
+}
+
+/// Least worth goes first when there are too many.
+fn worth(sight: &Sight, instance: &InstanceRecord) -> u8 {
+    let Some(node) = instance.node.and_then(|n| sight.state.nodes.get(&n)) else { return 0 };
+    let votes = node.member.is_some_and(|m| sight.membership.voters.contains(&m));
+    match node.state {
+        NodeState::Lost => 1,
+        NodeState::Joining => 2,
+        _ if !votes => 3,
+        _ => 4,
+    }
+}
+
+fn replace(sight: &Sight, decisions: &mut Vec<Decision>) {
+    let Some(after_ms) = sight.state.settings.replace_after_ms else { return };
+    if counted(sight) > sight.state.desired_nodes as usize || sight.state.brake(sight.stamp_ms()).is_some() {
+        return;
+    }
+    let stamp = sight.stamp_ms();
+    for instance in sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me)) {
+        let overdue = match instance.node.and_then(|n| sight.state.nodes.get(&n)) {
+            Some(node) if matches!(node.state, NodeState::Lost | NodeState::Joining) => stamp.saturating_sub(node.since_ms) > after_ms,
+            Some(_) => false,
+            // Launched, and its node never joined.
+            None => instance.id.is_some() && stamp.saturating_sub(instance.launched_ms) > after_ms,
+        };
+        let watched_ms = sight.now.mono.saturating_sub(sight.observed.since);
+        if overdue && watched_ms > after_ms.min(10_000) {
+            end(instance, decisions);
+            return;
+        }
+    }
+}
+
+fn end(instance: &InstanceRecord, decisions: &mut Vec<Decision>) {
+    let id = instance.id.clone().unwrap_or_else(|| instance.pending_name());
+    decisions.push(Decision::Propose(Command::InstanceSet { id, desired: InstanceDesired::Terminated }));
+}
+
+fn describe(sight: &Sight, decisions: &mut Vec<Decision>) {
+    let mut every_ms = DESCRIBE_CALM_MS;
+    for instance in sight.state.instances.values().filter(|i| !i.ended()) {
+        every_ms = every_ms.min(interest(sight, instance));
+    }
+    if sight.state.instances.values().all(|i| i.ended()) || !sight.observed.may_call(CallKey::Describe, sight.now.mono) {
+        return;
+    }
+    let due = sight.observed.described_at().map_or(sight.observed.since + SUSPICIOUS_SILENCE_MS.min(every_ms), |at| at + every_ms);
+    if sight.now.mono >= due {
+        decisions.push(Decision::Call(Call::Describe));
+    }
+}
+
+/// How soon the provider should be asked about this one again.
+fn interest(sight: &Sight, instance: &InstanceRecord) -> u64 {
+    let agrees = match instance.desired {
+        InstanceDesired::Running => instance.state == InstanceState::Running,
+        InstanceDesired::Stopped => instance.state == InstanceState::Stopped,
+        InstanceDesired::Terminated => false,
+    };
+    let Some(node) = instance.node.and_then(|n| sight.state.nodes.get(&n)) else { return DESCRIBE_ALERT_MS };
+    if node.id == sight.me {
+        return DESCRIBE_CALM_MS;
+    }
+    if sight.observed.is_unreachable(node.id) && node.state != NodeState::Lost {
+        return DESCRIBE_URGENT_MS;
+    }
+    let silent = sight.now.mono.saturating_sub(sight.observed.heard_at(node.id)) > SUSPICIOUS_SILENCE_MS;
+    // A stopped instance that is meant to be stopped is no reason to ask often.
+    if instance.desired == InstanceDesired::Stopped && agrees { DESCRIBE_CALM_MS } else if agrees && !silent { DESCRIBE_CALM_MS } else { DESCRIBE_ALERT_MS }
+}

@@ -1,0 +1,108 @@
+//! Desired against observed, on the leader: what to propose and what to do next.
+//!
+//! Every decision is derived again from the replicated state and what this leader has observed, so a new leader
+//! carries on where the last one stopped. Nothing here remembers an intention: if it is not in the log or in flight,
+//! it is not.
+
+mod instances;
+mod liveness;
+mod members;
+mod observed;
+
+pub use observed::{CallKey, Found, Observed};
+
+use super::{
+    raft::{Change, Membership},
+    state::State,
+};
+use crate::model::{
+    command::Command,
+    ids::{MemberId, NodeId, Now, OperationId},
+    node::{NodeRecord, NodeState},
+};
+
+/// What the leader sees when it plans.
+pub struct Sight<'a> {
+    pub state: &'a State,
+    pub membership: &'a Membership,
+    pub observed: &'a Observed,
+    pub me: NodeId,
+    pub now: Now,
+    pub lost_after_ms: u64,
+    pub has_provider: bool,
+    /// Whether this member holds nearly all of the log.
+    pub caught_up: &'a dyn Fn(MemberId) -> bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Propose(Command),
+    Change(Change),
+    Transfer(MemberId),
+    Call(Call),
+}
+
+/// Something that takes time, with at most one of a kind under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    Launch(OperationId),
+    Describe,
+    Start { operation: OperationId, id: String },
+    Stop { operation: OperationId, id: String },
+    Terminate { operation: OperationId, id: String },
+    Enlist { node: NodeId, member: MemberId },
+    Discharge { node: NodeId, member: MemberId },
+}
+
+impl Call {
+    pub fn key(&self) -> CallKey {
+        match self {
+            Call::Launch(operation) => CallKey::Launch(*operation),
+            Call::Describe => CallKey::Describe,
+            Call::Start { operation, .. } => CallKey::Start(*operation),
+            Call::Stop { operation, .. } => CallKey::Stop(*operation),
+            Call::Terminate { operation, .. } => CallKey::Terminate(*operation),
+            Call::Enlist { member, .. } => CallKey::Enlist(*member),
+            Call::Discharge { member, .. } => CallKey::Discharge(*member),
+        }
+    }
+}
+
+/// Everything to be done now, in this order.
+pub fn decide(sight: &Sight) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    liveness::decide(sight, &mut decisions);
+    members::decide(sight, &mut decisions);
+    if sight.has_provider {
+        instances::decide(sight, &mut decisions);
+    }
+    decisions
+}
+
+/// Why the cluster is not as wanted, one sentence each.
+pub fn problems(sight: &Sight) -> Vec<String> {
+    let mut problems = Vec::new();
+    for node in sight.state.nodes.values().filter(|n| n.state == NodeState::Lost) {
+        problems.push(format!("node {} is lost: {}", node.name, node.reason));
+    }
+    for instance in sight.state.instances.values().filter(|i| !i.problem.is_empty()) {
+        let name = instance.id.clone().unwrap_or_else(|| instance.pending_name());
+        problems.push(format!("instance {name}: {}", instance.problem));
+    }
+    if sight.has_provider && instances::missing(sight) > 0 {
+        let brake = sight.state.brake(sight.stamp_ms());
+        problems.extend(brake.map(|why| format!("{} of {} nodes are missing and none is launched: {why}", instances::missing(sight), sight.state.desired_nodes)));
+    }
+    problems
+}
+
+impl Sight<'_> {
+    /// The leader's wall clock, never behind what was stamped already.
+    pub fn stamp_ms(&self) -> u64 {
+        self.now.wall.max(self.state.stamp_ms)
+    }
+
+    fn is_ready(&self, node: &NodeRecord) -> bool {
+        matches!(node.state, NodeState::Ready | NodeState::Draining)
+    }
+}

@@ -1,0 +1,175 @@
+//! What this leader has seen since it leads: who spoke when, what the provider said, which calls are under way.
+//!
+//! Lost with leadership, on purpose: the next leader looks for itself.
+
+use crate::model::{
+    ids::{MemberId, NodeId, OperationId},
+    instance::{InstanceSeen, InstanceState},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A call not answered for this long is taken for lost.
+const CALL_FORGOTTEN_AFTER_MS: u64 = 180_000;
+const BACKOFF_MAX_MS: u64 = 30_000;
+/// An instance absent from this many answers in a row is gone (EC2's describes lag behind its launches).
+const ABSENT_IS_GONE: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallKey {
+    Launch(OperationId),
+    Describe,
+    Start(OperationId),
+    Stop(OperationId),
+    Terminate(OperationId),
+    Enlist(MemberId),
+    Discharge(MemberId),
+}
+
+/// What the provider last said of an instance, beyond what the state records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub id: Option<String>,
+    pub address: String,
+    pub state: Option<InstanceState>,
+    pub problem: String,
+    absent: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tries {
+    failed: u32,
+    not_before: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Monotonic time at which this leader began.
+    pub since: u64,
+    heard: BTreeMap<NodeId, u64>,
+    unreachable: BTreeSet<NodeId>,
+    under_way: BTreeMap<CallKey, (u64, u64)>,
+    found: BTreeMap<OperationId, Found>,
+    tries: BTreeMap<CallKey, Tries>,
+    enlisted: BTreeSet<MemberId>,
+    discharged: BTreeSet<MemberId>,
+    described_at: Option<u64>,
+    next_call: u64,
+}
+
+impl Observed {
+    pub fn new(since: u64) -> Observed {
+        Observed { since, ..Observed::default() }
+    }
+
+    pub fn hear(&mut self, node: NodeId, now: u64) {
+        self.heard.insert(node, now);
+        self.unreachable.remove(&node);
+    }
+
+    /// A new leader gives every node the benefit of the doubt from its own start on.
+    pub fn heard_at(&self, node: NodeId) -> u64 {
+        self.heard.get(&node).copied().unwrap_or(self.since)
+    }
+
+    pub fn has_heard(&self, node: NodeId) -> bool {
+        self.heard.contains_key(&node)
+    }
+
+    pub fn set_unreachable(&mut self, node: NodeId) {
+        self.unreachable.insert(node);
+    }
+
+    pub fn is_unreachable(&self, node: NodeId) -> bool {
+        self.unreachable.contains(&node)
+    }
+
+    pub fn is_under_way(&self, key: CallKey) -> bool {
+        self.under_way.contains_key(&key)
+    }
+
+    /// Whether the call may be made now: not under way, and its back-off has passed.
+    pub fn may_call(&self, key: CallKey, now: u64) -> bool {
+        !self.is_under_way(key) && self.tries.get(&key).is_none_or(|t| t.not_before <= now)
+    }
+
+    pub fn begin(&mut self, key: CallKey, now: u64) -> u64 {
+        self.under_way.retain(|_, (_, since)| *since + CALL_FORGOTTEN_AFTER_MS > now);
+        self.next_call += 1;
+        self.under_way.insert(key, (self.next_call, now));
+        self.next_call
+    }
+
+    /// The call that `id` belongs to, and when it began. It is no longer under way.
+    pub fn end(&mut self, id: u64) -> Option<(CallKey, u64)> {
+        let key = self.under_way.iter().find(|(_, (call, _))| *call == id).map(|(key, (_, since))| (*key, *since))?;
+        self.under_way.remove(&key.0);
+        Some(key)
+    }
+
+    pub fn end_key(&mut self, key: CallKey) -> bool {
+        self.under_way.remove(&key).is_some()
+    }
+
+    /// 1 s, 2 s, 4 s … 30 s.
+    pub fn back_off(&mut self, key: CallKey, now: u64) {
+        let tries = self.tries.entry(key).or_default();
+        tries.failed += 1;
+        tries.not_before = now + (500u64 << tries.failed.min(10)).min(BACKOFF_MAX_MS);
+    }
+
+    pub fn succeeded(&mut self, key: CallKey) {
+        self.tries.remove(&key);
+    }
+
+    pub fn found(&self, operation: OperationId) -> Option<&Found> {
+        self.found.get(&operation)
+    }
+
+    pub fn find(&mut self, operation: OperationId) -> &mut Found {
+        self.found.entry(operation).or_default()
+    }
+
+    /// A describe that began at `since` answered. `known` are the operations the state has, with the id it knows.
+    pub fn described(&mut self, seen: &[InstanceSeen], known: &[(OperationId, Option<String>)], now: u64) {
+        self.described_at = Some(now);
+        for (operation, id) in known {
+            let found = self.found.entry(*operation).or_default();
+            let matches = |s: &&InstanceSeen| s.operation == Some(*operation) || (id.is_some() && Some(&s.id) == id.as_ref());
+            match seen.iter().find(matches) {
+                Some(seen) => {
+                    found.absent = 0;
+                    found.id = Some(seen.id.clone());
+                    found.address = seen.address.clone();
+                    found.state = Some(seen.state);
+                }
+                None => {
+                    found.absent += 1;
+                    if found.absent >= ABSENT_IS_GONE {
+                        found.state = Some(InstanceState::Terminated);
+                    }
+                }
+            }
+        }
+        self.found.retain(|operation, _| known.iter().any(|(o, _)| o == operation));
+    }
+
+    pub fn described_at(&self) -> Option<u64> {
+        self.described_at
+    }
+
+    pub fn enlisted(&mut self, member: MemberId) {
+        self.enlisted.insert(member);
+    }
+
+    pub fn is_enlisted(&self, member: MemberId) -> bool {
+        self.enlisted.contains(&member)
+    }
+
+    pub fn discharged(&mut self, member: MemberId) {
+        self.discharged.insert(member);
+    }
+
+    pub fn is_discharged(&self, member: MemberId) -> bool {
+        self.discharged.contains(&member)
+    }
+}

@@ -1,0 +1,67 @@
+//! Who votes: the Raft group's membership and changes of it, in our own words.
+
+use crate::model::ids::MemberId;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
+
+/// The group as this member has applied it, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Membership {
+    pub voters: Vec<MemberId>,
+    pub learners: Vec<MemberId>,
+    /// A joint configuration is in force: the leader has to propose to leave it.
+    pub joint: bool,
+    /// A change is proposed and not applied yet (leader only).
+    pub pending: bool,
+}
+
+impl Membership {
+    pub(super) fn from_raft(conf: &ConfState, pending: bool) -> Membership {
+        let sorted = |ids: &[u64]| {
+            let mut members: Vec<MemberId> = ids.iter().copied().map(MemberId).collect();
+            members.sort_unstable();
+            members
+        };
+        let mut learners: Vec<u64> = conf.learners.clone();
+        learners.extend(&conf.learners_next);
+        Membership { voters: sorted(&conf.voters), learners: sorted(&learners), joint: !conf.voters_outgoing.is_empty(), pending }
+    }
+
+    pub fn contains(&self, member: MemberId) -> bool {
+        self.voters.contains(&member) || self.learners.contains(&member)
+    }
+}
+
+/// One step of membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    AddLearner(MemberId),
+    /// From one odd voter set to another in one joint change.
+    Joint { voters: Vec<MemberId>, learners: Vec<MemberId>, remove: Vec<MemberId> },
+    /// Out of the joint configuration. (raft-rs' own auto-leave may never happen.)
+    LeaveJoint,
+    RemoveLearner(MemberId),
+}
+
+impl Change {
+    pub(super) fn to_raft(&self) -> ConfChangeV2 {
+        let mut change = ConfChangeV2::default();
+        let single = |kind: ConfChangeType, member: MemberId| {
+            let mut single = ConfChangeSingle::default();
+            single.node_id = member.0;
+            single.set_change_type(kind);
+            single
+        };
+        match self {
+            Change::AddLearner(member) => change.changes.push(single(ConfChangeType::AddLearnerNode, *member)),
+            Change::RemoveLearner(member) => change.changes.push(single(ConfChangeType::RemoveNode, *member)),
+            Change::LeaveJoint => {}
+            Change::Joint { voters, learners, remove } => {
+                change.set_transition(ConfChangeTransition::Explicit);
+                change.changes.extend(voters.iter().map(|m| single(ConfChangeType::AddNode, *m)));
+                change.changes.extend(learners.iter().map(|m| single(ConfChangeType::AddLearnerNode, *m)));
+                change.changes.extend(remove.iter().map(|m| single(ConfChangeType::RemoveNode, *m)));
+            }
+        }
+        change
+    }
+}

@@ -1,0 +1,586 @@
+//! The adapter over raft-rs: the only place that knows it.
+//!
+//! It turns each `Ready` into ordered outputs: messages that may go now, one durable batch, messages that promise
+//! that batch and so wait for it, and entries to apply. One batch is outstanding at a time; what arrives meanwhile
+//! gathers for the next. Election timeouts come from the seed, never from raft-rs' own randomness, so that a
+//! history can be replayed. What peers send is checked before raft-rs sees it, because it trusts (and panics).
+
+mod log;
+mod membership;
+
+pub use membership::{Change, Membership};
+
+use crate::model::{
+    ids::MemberId,
+    io::{Batch, LogRecord, Restored, Seat, SnapshotRecord},
+    limits::{RAFT_MESSAGE_BYTES_MAX, TICK_MS},
+};
+use log::MemoryLog;
+use prost_for_raft::Message as _;
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType, SnapshotMetadata};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use std::sync::Arc;
+
+/// Version of what `Batch` and peers' messages carry as opaque bytes.
+const VERSION: u8 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    #[error("the stored {what} is not readable: {why}")]
+    Stored { what: &'static str, why: String },
+    #[error("the store holds hard state or entries without a snapshot to stand on")]
+    NoFoundation,
+    #[error("the stored log has a gap before entry {index}")]
+    Gap { index: u64 },
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// Why a proposal was not taken; nothing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotProposed {
+    NotLeader,
+    Full,
+}
+
+/// Heartbeat and election times in ticks (`limits::TICK_MS`).
+#[derive(Debug, Clone, Copy)]
+pub struct TickTimings {
+    pub heartbeat: usize,
+    pub election_min: usize,
+    pub election_max: usize,
+}
+
+#[derive(Debug)]
+pub enum Outgoing {
+    Message { to: MemberId, bytes: Vec<u8> },
+    Snapshot { to: MemberId, message: Vec<u8>, data: Arc<Vec<u8>> },
+}
+
+#[derive(Debug)]
+pub struct Committed {
+    pub index: u64,
+    pub term: u64,
+    pub content: Content,
+}
+
+#[derive(Debug)]
+pub enum Content {
+    Empty,
+    Command(Vec<u8>),
+    /// The group as it is from this entry on.
+    Membership(Membership),
+}
+
+/// One `Ready`, in the order in which its parts are to be carried out.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub send: Vec<Outgoing>,
+    pub persist: Option<(u64, Batch)>,
+    /// Replace the state by this snapshot before applying what is committed.
+    pub restore: Option<(u64, Arc<Vec<u8>>)>,
+    pub committed: Vec<Committed>,
+    /// Reads (by context) that may be answered once this index is applied.
+    pub reads: Vec<(u64, u64)>,
+    pub membership_changed: bool,
+}
+
+struct Outstanding {
+    number: u64,
+    ready: Option<u64>,
+    held: Vec<Outgoing>,
+}
+
+pub struct Consensus {
+    node: RawNode<MemoryLog>,
+    member: MemberId,
+    timings: TickTimings,
+    chance: u64,
+    drawn_for: (u64, StateRole),
+    outstanding: Option<Outstanding>,
+    number: u64,
+    compaction: Option<SnapshotRecord>,
+    /// A snapshot on its way in: its position and data, until raft-rs takes the message.
+    incoming: Option<(u64, u64, Arc<Vec<u8>>)>,
+    unsaved_commit: bool,
+}
+
+/// The batch that makes a new cluster of one: a snapshot at index 1 whose membership is that one voter.
+/// (The first membership cannot be in the log: a joiner replaying it would apply a change to nothing.)
+pub fn originate(member: MemberId, state: Arc<Vec<u8>>) -> Batch {
+    let conf = ConfState::from((vec![member.0], vec![]));
+    let mut hard_state = HardState::default();
+    hard_state.term = 1;
+    hard_state.commit = 1;
+    Batch {
+        seat: Some(Seat::Take(member)),
+        snapshot: Some(SnapshotRecord { index: 1, meta: encode(&snapshot_meta(1, 1, &conf)), data: state, reset_log: true }),
+        entries: Vec::new(),
+        hard_state: Some(encode(&hard_state)),
+    }
+}
+
+impl Consensus {
+    /// # Errors
+    /// Stored bytes that cannot be read or do not fit together: the node must not start on them.
+    pub fn new(member: MemberId, restored: &Restored, timings: TickTimings, seed: u64, numbers_from: u64) -> Result<Consensus, RaftError> {
+        let mut memory = MemoryLog::empty();
+        if let Some(bytes) = &restored.hard_state {
+            memory.hard_state = decode(bytes, "hard state")?;
+        }
+        if let Some(snapshot) = &restored.snapshot {
+            let meta: SnapshotMetadata = decode(&snapshot.meta, "snapshot position")?;
+            memory.restore(meta.index, meta.term, meta.conf_state.unwrap_or_default(), snapshot.data.clone());
+        } else if !restored.entries.is_empty() {
+            return Err(RaftError::NoFoundation);
+        }
+        for record in &restored.entries {
+            let entry: Entry = decode(&record.bytes, "log entry")?;
+            if entry.index != memory.last() + 1 {
+                return Err(RaftError::Gap { index: entry.index });
+            }
+            memory.append(&[entry]);
+        }
+        if memory.hard_state.commit > memory.last() {
+            return Err(RaftError::Gap { index: memory.hard_state.commit });
+        }
+        let config = Config {
+            id: member.0,
+            election_tick: timings.election_min,
+            heartbeat_tick: timings.heartbeat,
+            min_election_tick: timings.election_min,
+            max_election_tick: timings.election_max.max(timings.election_min + 1),
+            applied: memory.snapshot_index(),
+            pre_vote: true,
+            check_quorum: true,
+            max_size_per_msg: 64 * 1024,
+            max_inflight_msgs: 16,
+            max_uncommitted_size: 1 << 20,
+            max_committed_size_per_ready: 64 * 1024,
+            ..Config::default()
+        };
+        let quiet = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, memory, &quiet).map_err(|e| RaftError::Raft(e.to_string()))?;
+        let mut consensus = Consensus {
+            node,
+            member,
+            timings,
+            chance: seed ^ member.0.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15,
+            drawn_for: (u64::MAX, StateRole::Follower),
+            outstanding: None,
+            number: numbers_from,
+            compaction: None,
+            incoming: None,
+            unsaved_commit: false,
+        };
+        consensus.draw_timeout();
+        Ok(consensus)
+    }
+
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.draw_timeout();
+    }
+
+    /// Ticks until raft-rs has something to do by itself.
+    pub fn ticks_until_due(&self) -> u64 {
+        if self.node.has_ready() && self.outstanding.is_none() {
+            return 0;
+        }
+        let raft = &self.node.raft;
+        let left = if raft.state == StateRole::Leader {
+            let check_quorum = raft.election_timeout().saturating_sub(raft.election_elapsed);
+            raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed()).min(check_quorum)
+        } else if raft.promotable() {
+            raft.randomized_election_timeout().saturating_sub(raft.election_elapsed)
+        } else {
+            self.timings.election_min
+        };
+        left.max(1) as u64
+    }
+
+    /// Starts an election at once: a cluster of one need not wait for anybody.
+    pub fn campaign_if_alone(&mut self) {
+        let alone = self.membership().voters == [self.member];
+        if alone && self.node.raft.state != StateRole::Leader {
+            let _ = self.node.campaign();
+            self.draw_timeout();
+        }
+    }
+
+    /// Who a peer's message says it is from, before anything of it is believed.
+    pub fn claimed_sender(bytes: &[u8]) -> Option<MemberId> {
+        decode::<Message>(bytes, "message").ok().map(|m| MemberId(m.from))
+    }
+
+    /// Takes a peer's message. Anything an honest peer would not send is dropped with the reason.
+    pub fn step(&mut self, from: MemberId, bytes: &[u8]) -> Result<(), String> {
+        let message = self.checked(from, bytes)?;
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            return Err("a snapshot message without its data".into());
+        }
+        self.step_checked(message);
+        Ok(())
+    }
+
+    /// Takes a snapshot whose data came beside the message.
+    pub fn step_snapshot(&mut self, from: MemberId, bytes: &[u8], data: Vec<u8>) -> Result<(), String> {
+        let message = self.checked(from, bytes)?;
+        if message.get_msg_type() != MessageType::MsgSnapshot {
+            return Err("not a snapshot message".into());
+        }
+        let meta = message.get_snapshot().get_metadata();
+        let position = (meta.index, meta.term);
+        let earlier = self.incoming.replace((position.0, position.1, Arc::new(data)));
+        self.step_checked(message);
+        // If raft-rs did not want this one, an earlier one may still be waiting for its data.
+        let wanted = self.node.snap().map(|s| (s.get_metadata().index, s.get_metadata().term));
+        if wanted != Some(position) {
+            self.incoming = earlier;
+        }
+        Ok(())
+    }
+
+    fn checked(&self, from: MemberId, bytes: &[u8]) -> Result<Message, String> {
+        if bytes.len() > RAFT_MESSAGE_BYTES_MAX {
+            return Err(format!("{} bytes, the most is {RAFT_MESSAGE_BYTES_MAX}", bytes.len()));
+        }
+        let message: Message = decode(bytes, "message").map_err(|e| e.to_string())?;
+        if message.from != from.0 {
+            return Err(format!("from member {} but sent by member {}", message.from, from.0));
+        }
+        if message.to != self.member.0 {
+            return Err(format!("for member {}, this is member {}", message.to, self.member.0));
+        }
+        let log = &self.node.raft.raft_log;
+        match message.get_msg_type() {
+            MessageType::MsgAppend => {
+                for (offset, entry) in message.entries.iter().enumerate() {
+                    if entry.index != message.index + 1 + offset as u64 {
+                        return Err("entries with a gap".into());
+                    }
+                    let contradicts = entry.index <= log.committed && log.term(entry.index).is_ok_and(|t| t != entry.term);
+                    if contradicts && message.term >= self.node.raft.term {
+                        return Err(format!("entry {} contradicts what is committed", entry.index));
+                    }
+                }
+            }
+            // raft-rs panics on a commit past the log; an honest leader never sends one.
+            MessageType::MsgHeartbeat if message.commit > log.last_index() => {
+                return Err(format!("commit {} is past the log's end {}", message.commit, log.last_index()));
+            }
+            MessageType::MsgAppendResponse if !message.reject && message.index > log.last_index() => {
+                return Err(format!("acknowledges entry {} that was never sent", message.index));
+            }
+            // Proposals are forwarded as requests, with their author; never as raft messages.
+            MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgHup | MessageType::MsgBeat | MessageType::MsgCheckQuorum
+            | MessageType::MsgSnapStatus | MessageType::MsgUnreachable => {
+                return Err("a message that peers do not send".into());
+            }
+            _ => {}
+        }
+        Ok(message)
+    }
+
+    fn step_checked(&mut self, message: Message) {
+        // Err means "not for us now" (unknown peer, dropped): raft-rs has changed nothing.
+        let _ = self.node.step(message);
+        self.draw_timeout();
+    }
+
+    /// Position (term, index) at which it will stand if it commits.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<(u64, u64), NotProposed> {
+        self.can_propose()?;
+        self.node.propose(Vec::new(), data).map_err(|_| NotProposed::Full)?;
+        Ok((self.node.raft.term, self.node.raft.raft_log.last_index()))
+    }
+
+    pub fn propose_change(&mut self, change: &Change) -> Result<(), NotProposed> {
+        self.can_propose()?;
+        if self.node.raft.has_pending_conf() {
+            return Err(NotProposed::Full);
+        }
+        self.node.propose_conf_change(Vec::new(), change.to_raft()).map_err(|_| NotProposed::Full)
+    }
+
+    fn can_propose(&self) -> Result<(), NotProposed> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader || raft.lead_transferee.is_some() {
+            return Err(NotProposed::NotLeader);
+        }
+        Ok(())
+    }
+
+    /// Asks the quorum whether this is still the leader. False: raft-rs would drop it silently, try later.
+    pub fn read_index(&mut self, context: u64) -> bool {
+        if !self.is_leader() || !self.node.raft.commit_to_current_term() {
+            return false;
+        }
+        self.node.read_index(context.to_be_bytes().to_vec());
+        true
+    }
+
+    pub fn transfer(&mut self, to: MemberId) {
+        self.node.transfer_leader(to.0);
+    }
+
+    pub fn unreachable(&mut self, member: MemberId) {
+        self.node.report_unreachable(member.0);
+    }
+
+    pub fn snapshot_sent(&mut self, member: MemberId, ok: bool) {
+        self.node.report_snapshot(member.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    /// Makes `state` (the state at the applied index) the snapshot; the next batch carries it.
+    pub fn compact(&mut self, state: Arc<Vec<u8>>) {
+        let applied = self.node.raft.raft_log.applied();
+        let memory = self.node.mut_store();
+        if applied <= memory.snapshot_index() {
+            return;
+        }
+        memory.compact(applied, state.clone());
+        let (index, term, conf) = memory.snapshot_meta();
+        let meta = encode(&snapshot_meta(index, term, conf));
+        self.compaction = Some(SnapshotRecord { index, meta, data: state, reset_log: false });
+    }
+
+    pub fn log_bytes(&self) -> usize {
+        self.node.store().bytes()
+    }
+
+    pub fn entries_since_snapshot(&self) -> u64 {
+        self.node.raft.raft_log.applied().saturating_sub(self.node.store().snapshot_index())
+    }
+
+    /// The next output, unless a batch is still being written.
+    ///
+    /// # Errors
+    /// A committed entry that cannot be read: the node must stop.
+    pub fn poll(&mut self) -> Result<Option<Output>, RaftError> {
+        if self.outstanding.is_some() {
+            return Ok(None);
+        }
+        if !self.node.has_ready() {
+            return Ok(self.compaction.take().map(|snapshot| self.save_compaction(snapshot)));
+        }
+        let mut ready = self.node.ready();
+        let mut output = Output { reads: read_states(ready.take_read_states()), ..Output::default() };
+        let mut batch = Batch { snapshot: self.compaction.take(), ..Batch::default() };
+
+        if !ready.snapshot().is_empty() {
+            let meta = ready.snapshot().get_metadata().clone();
+            let (index, term, data) = self.incoming.take().ok_or_else(|| RaftError::Raft("a snapshot without data".into()))?;
+            assert!((index, term) == (meta.index, meta.term), "the data beside the snapshot is another's");
+            let conf = meta.conf_state.clone().unwrap_or_default();
+            self.node.mut_store().restore(index, term, conf, data.clone());
+            batch.snapshot = Some(SnapshotRecord { index, meta: encode(&meta), data: data.clone(), reset_log: true });
+            output.restore = Some((index, data));
+            output.membership_changed = true;
+        }
+        let entries = ready.take_entries();
+        batch.entries = entries.iter().map(|e| LogRecord { index: e.index, bytes: encode(e) }).collect();
+        self.node.mut_store().append(&entries);
+
+        if let Some(hard_state) = ready.hs() {
+            self.node.mut_store().hard_state = hard_state.clone();
+            self.unsaved_commit = true;
+        }
+        // A commit index alone may wait for the next batch: it is learnt again from the leader or the entries.
+        let save = ready.must_sync() || batch.snapshot.is_some() || !batch.entries.is_empty();
+        if save && self.unsaved_commit {
+            batch.hard_state = Some(encode(&self.node.store().hard_state));
+            self.unsaved_commit = false;
+        }
+
+        output.send = self.outgoing(ready.take_messages());
+        let held = self.outgoing(ready.take_persisted_messages());
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        self.node.advance_append_async(ready);
+        self.commit(committed, &mut output)?;
+
+        if save {
+            self.number += 1;
+            self.outstanding = Some(Outstanding { number: self.number, ready: Some(number), held });
+            output.persist = Some((self.number, batch));
+        } else {
+            self.node.on_persist_ready(number);
+            output.send.extend(held);
+        }
+        Ok(Some(output))
+    }
+
+    fn save_compaction(&mut self, snapshot: SnapshotRecord) -> Output {
+        self.number += 1;
+        self.outstanding = Some(Outstanding { number: self.number, ready: None, held: Vec::new() });
+        self.unsaved_commit = false;
+        let hard_state = Some(encode(&self.node.store().hard_state));
+        let batch = Batch { snapshot: Some(snapshot), hard_state, ..Batch::default() };
+        Output { persist: Some((self.number, batch)), ..Output::default() }
+    }
+
+    fn commit(&mut self, entries: Vec<Entry>, output: &mut Output) -> Result<(), RaftError> {
+        let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
+        for entry in entries {
+            let (index, term) = (entry.index, entry.term);
+            let content;
+            match entry.get_entry_type() {
+                EntryType::EntryNormal if entry.data.is_empty() => content = Content::Empty,
+                EntryType::EntryNormal => content = Content::Command(entry.data.to_vec()),
+                // Ours are all of the second version.
+                EntryType::EntryConfChange => {
+                    return Err(RaftError::Stored { what: "membership entry", why: format!("entry {index} is of an unknown kind") });
+                }
+                EntryType::EntryConfChangeV2 => {
+                    let change = ConfChangeV2::decode(&entry.data[..]).map_err(|e| unreadable(index, &e))?;
+                    self.reconfigure(&change)?;
+                    output.membership_changed = true;
+                    content = Content::Membership(self.membership());
+                }
+            }
+            output.committed.push(Committed { index, term, content });
+        }
+        self.node.advance_apply_to(last);
+        Ok(())
+    }
+
+    fn reconfigure(&mut self, change: &ConfChangeV2) -> Result<(), RaftError> {
+        let conf = self.node.apply_conf_change(change).map_err(|e| RaftError::Raft(e.to_string()))?;
+        self.node.mut_store().conf = conf;
+        Ok(())
+    }
+
+    /// The batch is durable: what promised it may go.
+    pub fn persisted(&mut self, number: u64) -> Vec<Outgoing> {
+        let Some(outstanding) = self.outstanding.take_if(|o| o.number == number) else { return Vec::new() };
+        if let Some(ready) = outstanding.ready {
+            self.node.on_persist_ready(ready);
+        }
+        outstanding.held
+    }
+
+    fn outgoing(&self, messages: Vec<Message>) -> Vec<Outgoing> {
+        let mut out = Vec::with_capacity(messages.len());
+        for message in messages {
+            let to = MemberId(message.to);
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                out.push(Outgoing::Snapshot { to, message: encode(&message), data: self.node.store().snapshot_data() });
+            } else {
+                out.push(Outgoing::Message { to, bytes: encode(&message) });
+            }
+        }
+        out
+    }
+
+    /// raft-rs draws election timeouts from the thread's randomness; ours come from the seed, one per term and role.
+    fn draw_timeout(&mut self) {
+        let key = (self.node.raft.term, self.node.raft.state);
+        if self.drawn_for != key {
+            self.drawn_for = key;
+            self.chance = self.chance.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        }
+        let span = (self.timings.election_max.saturating_sub(self.timings.election_min)).max(1) as u64;
+        let timeout = self.timings.election_min as u64 + (self.chance >> 33) % span;
+        self.node.raft.set_randomized_election_timeout(timeout as usize);
+    }
+
+    /// The newest number given to a batch.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn member(&self) -> MemberId {
+        self.member
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    pub fn leader(&self) -> Option<MemberId> {
+        (self.node.raft.leader_id != 0).then_some(MemberId(self.node.raft.leader_id))
+    }
+
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    pub fn commit_index(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// Milliseconds since a leader was heard, as far as ticks tell.
+    pub fn leader_silent_ms(&self) -> u64 {
+        self.node.raft.election_elapsed as u64 * TICK_MS
+    }
+
+    pub fn role(&self) -> &'static str {
+        match self.node.raft.state {
+            StateRole::Leader => "leader",
+            StateRole::Candidate | StateRole::PreCandidate => "candidate",
+            StateRole::Follower if self.membership().learners.contains(&self.member) => "learner",
+            StateRole::Follower => "follower",
+        }
+    }
+
+    pub fn membership(&self) -> Membership {
+        Membership::from_raft(&self.node.store().conf, self.node.raft.has_pending_conf())
+    }
+
+    /// Whether this peer holds nearly all of the log (leader only).
+    pub fn is_caught_up(&self, member: MemberId) -> bool {
+        let Some(progress) = self.node.raft.prs().get(member.0) else { return false };
+        progress.state == ProgressState::Replicate && progress.matched + 16 >= self.node.raft.raft_log.last_index()
+    }
+
+    /// The member with the longest log among these (leader only): the best to hand leadership to.
+    pub fn most_caught_up(&self, among: &[MemberId]) -> Option<MemberId> {
+        among.iter().copied().max_by_key(|m| (self.node.raft.prs().get(m.0).map_or(0, |p| p.matched), u64::MAX - m.0))
+    }
+
+    /// What a fresh start would read back, for checks in tests.
+    pub fn log_indexes(&self) -> Vec<u64> {
+        self.node.store().entries_after_snapshot().map(|e| e.index).collect()
+    }
+}
+
+fn read_states(states: Vec<raft::ReadState>) -> Vec<(u64, u64)> {
+    let context = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+    states.into_iter().filter_map(|s| context(&s.request_ctx).map(|c| (c, s.index))).collect()
+}
+
+fn snapshot_meta(index: u64, term: u64, conf: &ConfState) -> SnapshotMetadata {
+    let mut meta = SnapshotMetadata::default();
+    meta.index = index;
+    meta.term = term;
+    meta.conf_state = Some(conf.clone());
+    meta
+}
+
+fn unreadable(index: u64, error: &prost_for_raft::DecodeError) -> RaftError {
+    RaftError::Stored { what: "membership entry", why: format!("entry {index}: {error}") }
+}
+
+fn encode<M: prost_for_raft::Message>(message: &M) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + message.encoded_len());
+    bytes.push(VERSION);
+    message.encode(&mut bytes).expect("a Vec grows");
+    bytes
+}
+
+fn decode<M: prost_for_raft::Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, RaftError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => M::decode(rest).map_err(|e| RaftError::Stored { what, why: e.to_string() }),
+        Some((other, _)) => Err(RaftError::Stored { what, why: format!("version {other}, this build reads {VERSION}") }),
+        None => Err(RaftError::Stored { what, why: "no bytes".into() }),
+    }
+}

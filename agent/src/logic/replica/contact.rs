@@ -1,0 +1,164 @@
+//! How a node that hears no leader stays in touch: it reports, and learns who the managers are.
+//!
+//! Raft members hear the leader's messages and stay silent; all others, and members that lost contact, report about
+//! once a second to whoever may lead.
+
+use super::Replica;
+use std::collections::BTreeMap;
+use crate::{
+    logic::raft::Membership,
+    model::{
+        command::KINDS_KNOWN,
+        ids::{MemberId, NodeId},
+        io::Effect,
+        limits::REPORT_INTERVAL_MS,
+        query::{Peer, Report},
+    },
+};
+
+/// A member that heard no leader for this long reports like a worker.
+const LEADER_SILENT_MS: u64 = 2_500;
+/// A report whose answer never came is given up.
+const REPORT_FORGOTTEN_AFTER_MS: u64 = 15_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    leader: Option<(NodeId, String)>,
+    managers: Vec<Peer>,
+    removed: Vec<NodeId>,
+    /// The manager that gave this node its seat, until the state says who is who.
+    enlisted_by: Option<NodeId>,
+    /// Nodes that could not be reached lately, with the time: who is missing, for a person.
+    silent: BTreeMap<NodeId, u64>,
+    next_report: u64,
+    asked_at: Option<u64>,
+}
+
+/// A failure to reach a node counts as silence this long.
+const SILENT_FOR_MS: u64 = 10_000;
+
+impl Contact {
+    pub(super) fn new(now: u64) -> Contact {
+        Contact { next_report: now, ..Contact::default() }
+    }
+
+    pub(super) fn knowing(managers: Vec<Peer>, removed: Vec<NodeId>, now: u64) -> Contact {
+        Contact { managers, removed, next_report: now, ..Contact::default() }
+    }
+
+    pub(super) fn enlisted_by(&mut self, node: NodeId) {
+        self.enlisted_by = Some(node);
+    }
+
+    pub(super) fn trusts(&self, node: NodeId) -> bool {
+        self.enlisted_by == Some(node) || self.managers.iter().any(|p| p.node == node)
+    }
+
+    pub(super) fn managers(&self) -> &[Peer] {
+        &self.managers
+    }
+
+    pub(super) fn removed(&self) -> &[NodeId] {
+        &self.removed
+    }
+
+    pub(super) fn leader(&self) -> Option<(NodeId, String)> {
+        self.leader.clone()
+    }
+
+    /// A fresh member answers the one that enlisted it: before it has a state, that is all it knows.
+    pub(super) fn whereabouts(&self, _member: MemberId) -> Option<(NodeId, String)> {
+        let known = |id: NodeId| self.managers.iter().find(|p| p.node == id).map(|p| (p.node, p.address.clone()));
+        self.enlisted_by.and_then(known).or_else(|| self.leader.clone())
+    }
+}
+
+impl Replica {
+    pub(super) fn handle_report_answered(&mut self, leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>) {
+        self.contact.asked_at = None;
+        if leader.is_some() {
+            self.contact.leader = leader;
+            self.contact.managers = managers;
+            self.contact.removed = removed;
+        }
+    }
+
+    pub(super) fn contact_lost(&mut self, node: NodeId) {
+        let now = self.now.mono;
+        self.contact.silent.retain(|_, at| *at + SILENT_FOR_MS > now);
+        self.contact.silent.insert(node, now);
+    }
+
+    pub(super) fn is_silent(&self, member: MemberId) -> bool {
+        let at = self.state.node_of_member(member).and_then(|n| self.contact.silent.get(&n.id));
+        at.is_some_and(|at| *at + SILENT_FOR_MS > self.now.mono)
+    }
+
+    fn wants_to_report(&self) -> bool {
+        match &self.consensus {
+            _ if self.seat_change.is_some() => false,
+            None => !self.config.seeds.is_empty() || !self.contact.managers.is_empty(),
+            Some(consensus) => {
+                let alone = self.state.nodes.len() == 1;
+                !consensus.is_leader() && !alone && consensus.leader_silent_ms() > LEADER_SILENT_MS
+            }
+        }
+    }
+
+    pub(super) fn keep_in_touch(&mut self) {
+        let given_up = self.contact.asked_at.is_some_and(|at| at + REPORT_FORGOTTEN_AFTER_MS <= self.now.mono);
+        let waiting = self.contact.asked_at.is_some() && !given_up;
+        if self.stopped || waiting || self.now.mono < self.contact.next_report || !self.wants_to_report() {
+            return;
+        }
+        self.contact.asked_at = Some(self.now.mono);
+        self.contact.next_report = self.now.mono + REPORT_INTERVAL_MS;
+        let report = Report {
+            node: self.config.node,
+            boot: self.config.boot,
+            address: self.config.address.clone(),
+            cpus: self.config.cpus,
+            memory: self.config.memory,
+            commands_known: KINDS_KNOWN,
+            member: self.consensus.as_ref().map(|c| c.member()),
+        };
+        self.effects.push_back(Effect::Report { report, try_in_order: self.addresses_to_try() });
+    }
+
+    fn addresses_to_try(&self) -> Vec<String> {
+        let leader = self.contact.leader.iter().map(|(_, address)| address.clone());
+        let managers = self.contact.managers.iter().map(|p| p.address.clone());
+        let members = self.state.nodes.values().filter(|n| n.member.is_some()).map(|n| n.address.clone());
+        let mut addresses: Vec<String> = Vec::new();
+        for address in leader.chain(managers).chain(members).chain(self.config.seeds.iter().cloned()) {
+            if address != self.config.address && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    pub(super) fn contact_deadline(&self) -> Option<u64> {
+        if !self.wants_to_report() {
+            return None;
+        }
+        Some(self.contact.asked_at.map_or(self.contact.next_report, |at| at + REPORT_FORGOTTEN_AFTER_MS))
+    }
+
+    /// The members of a group as others need to know them.
+    pub(super) fn peers_in(&self, group: &Membership) -> Vec<Peer> {
+        let managers = self.state.nodes.values().filter(|n| n.member.is_some_and(|m| group.contains(m)));
+        managers.map(|n| Peer { node: n.id, address: n.address.clone(), public_key: n.public_key.clone() }).collect()
+    }
+
+    /// Who leads and where, as far as this node knows.
+    pub(super) fn leader_address(&self) -> Option<(NodeId, String)> {
+        match &self.consensus {
+            Some(consensus) => {
+                let leader = self.state.node_of_member(consensus.leader()?)?;
+                Some((leader.id, leader.address.clone()))
+            }
+            None => self.contact.leader(),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Requests: who may ask what, and how a write becomes an entry of the log and then an answer.
+
+use super::Replica;
+use crate::{
+    logic::{
+        raft::NotProposed,
+        state::Outcome,
+        token,
+    },
+    model::{
+        codec,
+        command::{Command, Joiner, Proposal},
+        ids::{NodeId, RequestId, Ticket},
+        io::Effect,
+        limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX},
+        query::{Admission, Answer, Op, Principal, Report, Request, Written},
+        token::Credential,
+    },
+};
+
+/// A write in the log whose answer somebody waits for.
+pub(super) struct Waiting {
+    /// Of the entry: another term's entry at the same index is not this write.
+    term: u64,
+    by: u64,
+    ticket: Ticket,
+    /// What the whole answer needs beyond the outcome.
+    token: Option<String>,
+}
+
+impl Replica {
+    pub(super) fn handle_request(&mut self, ticket: Ticket, principal: &Principal, request: Request) {
+        match (request, principal) {
+            (Request::Write { id, op }, Principal::Admin) => self.handle_write(ticket, id, op),
+            (Request::Read { stale, query }, Principal::Admin | Principal::Node(_)) => self.handle_read(ticket, stale, query),
+            (Request::Join { secret, node }, _) => self.handle_join(ticket, &secret, node),
+            (Request::Report(report), Principal::Node(node)) if *node == report.node => self.handle_report(ticket, report),
+            (Request::Report(report), Principal::Node(node)) => {
+                self.refuse(ticket, "denied", format!("node {node} may not report for node {}", report.node));
+            }
+            (Request::Write { .. }, Principal::Node(node)) => {
+                self.refuse(ticket, "denied", format!("node {node} may not change the cluster: only administrators and managers may"));
+            }
+            _ => self.refuse(ticket, "denied", "only administrators may do this".into()),
+        }
+    }
+
+    fn handle_write(&mut self, ticket: Ticket, id: RequestId, op: Op) {
+        if self.leading.is_none() {
+            let answer = self.elsewhere();
+            return self.reply(ticket, answer);
+        }
+        let mut token = None;
+        let command = match op {
+            Op::Scale(nodes) => Command::Scale(nodes),
+            Op::Configure(change) => Command::Configure(change),
+            Op::KvSet { key, value } => Command::KvSet { key, value },
+            Op::KvDelete(key) => Command::KvDelete(key),
+            Op::TokenRevoke(id) => Command::TokenRevoke(id),
+            Op::Destroy => Command::Destroy,
+            Op::TokenCreate { role, ttl_ms, uses } => {
+                let Some(keyring) = &self.config.keyring else { return self.reply(ticket, Answer::Busy) };
+                let (name, hash, whole) = token::person_token(keyring, &self.state.ca, id);
+                token = Some(whole);
+                Command::TokenCreate { id: name, hash, role, ttl_ms, uses }
+            }
+            Op::NodeRemove(text) => {
+                let Some(node) = self.state.find_node(&text).map(|n| n.id) else {
+                    return self.refuse(ticket, "not_found", format!("no node `{text}`"));
+                };
+                if node == self.config.node {
+                    return self.leave_first(ticket);
+                }
+                Command::NodeRemove(node)
+            }
+            Op::InstanceSet { id, desired } => Command::InstanceSet { id, desired },
+        };
+        self.propose_for(ticket, Some(id), command, token);
+    }
+
+    /// The leader cannot take itself out: it hands leadership on, and the next one does it.
+    fn leave_first(&mut self, ticket: Ticket) {
+        let Some(consensus) = &mut self.consensus else { return };
+        let me = consensus.member();
+        let others: Vec<_> = consensus.membership().voters.into_iter().filter(|m| *m != me).collect();
+        match consensus.most_caught_up(&others) {
+            Some(heir) => {
+                consensus.transfer(heir);
+                self.reply(ticket, Answer::Unavailable { why: "that node leads; leadership is being handed on, try again".into() });
+            }
+            None => self.refuse(ticket, "invalid", "it is the only manager; `disco destroy` ends the cluster".into()),
+        }
+    }
+
+    fn handle_join(&mut self, ticket: Ticket, secret: &str, node: Joiner) {
+        if self.leading.is_none() {
+            let answer = self.elsewhere();
+            return self.reply(ticket, answer);
+        }
+        let Some(keyring) = &self.config.keyring else { return self.reply(ticket, Answer::Busy) };
+        let credential = match token::check_launch(keyring, self.state.cluster, secret) {
+            Some(operation) => Some(Credential::Launch(operation)),
+            None => {
+                let hash = token::sha256(secret.as_bytes());
+                self.state.tokens.values().find(|t| t.hash == hash).map(|t| Credential::Token(t.id.clone()))
+            }
+        };
+        let Some(credential) = credential else {
+            return self.refuse(ticket, "token_unknown", "the token is not of this cluster, or was revoked".into());
+        };
+        self.propose_for(ticket, None, Command::Join { credential, node: Box::new(node) }, None);
+    }
+
+    fn handle_report(&mut self, ticket: Ticket, report: Report) {
+        if self.leading.is_none() {
+            let answer = self.elsewhere();
+            return self.reply(ticket, answer);
+        }
+        let Some(node) = self.state.nodes.get(&report.node) else {
+            let removed = self.state.removed.contains(&report.node);
+            let code = if removed { "removed" } else { "not_found" };
+            return self.refuse(ticket, code, format!("node {} is not in this cluster", report.node));
+        };
+        let same = node.address == report.address && node.cpus == report.cpus && node.memory == report.memory && node.commands_known == report.commands_known;
+        let stray_seat = report.member.filter(|m| node.member != Some(*m));
+        if !same {
+            let Report { node, address, cpus, memory, commands_known, .. } = report;
+            self.propose_soon(Command::NodeUpdate { node, address, cpus, memory, commands_known });
+        }
+        self.heard(report.node);
+        if let Some(member) = stray_seat {
+            self.discharge_stray(report.node, member);
+        }
+        let group = self.consensus.as_ref().map(|c| c.membership()).unwrap_or_default();
+        let answer = Answer::Reported {
+            leader: self.config.node,
+            leader_address: self.config.address.clone(),
+            managers: self.peers_in(&group),
+            removed: self.state.removed.iter().copied().collect(),
+        };
+        self.reply(ticket, answer);
+    }
+
+    fn propose_for(&mut self, ticket: Ticket, request: Option<RequestId>, command: Command, token: Option<String>) {
+        if self.writes.len() >= REQUESTS_PENDING_MAX {
+            return self.reply(ticket, Answer::Busy);
+        }
+        match self.propose(request, command) {
+            Ok((term, index)) => {
+                let by = self.now.mono + REQUEST_TIMEOUT_MS;
+                self.writes.insert(index, Waiting { term, by, ticket, token });
+            }
+            Err(Refusal::TooLarge(bytes)) => self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}")),
+            Err(Refusal::Raft(NotProposed::Full)) => self.reply(ticket, Answer::Busy),
+            Err(Refusal::Raft(NotProposed::NotLeader)) => {
+                let answer = self.unavailable();
+                self.reply(ticket, answer);
+            }
+        }
+    }
+
+    pub(super) fn propose(&mut self, request: Option<RequestId>, command: Command) -> Result<(u64, u64), Refusal> {
+        let stamp_ms = self.next_stamp();
+        let Some(consensus) = &mut self.consensus else { return Err(Refusal::Raft(NotProposed::NotLeader)) };
+        let bytes = codec::encode(&Proposal { stamp_ms, term: consensus.term(), request, command });
+        if bytes.len() > COMMAND_BYTES_MAX {
+            return Err(Refusal::TooLarge(bytes.len()));
+        }
+        consensus.propose(bytes).map_err(Refusal::Raft)
+    }
+
+    /// An entry was committed: carry it out, and answer whoever waits for it.
+    pub(super) fn apply(&mut self, index: u64, term: u64, proposal: Proposal) {
+        let quiet = matches!(proposal.command, Command::KvSet { .. } | Command::KvDelete(_));
+        let (applied_at, outcome) = self.state.apply(index, proposal);
+        if !quiet {
+            self.plan_soon();
+        }
+        let Some(waiting) = self.writes.remove(&index) else { return };
+        if waiting.term != term {
+            let answer = lost_leadership();
+            return self.reply(waiting.ticket, answer);
+        }
+        let written = |result| Answer::Written { index: applied_at, result };
+        let answer = match outcome {
+            Outcome::Done => written(Written::Done),
+            Outcome::Existed(existed) => written(Written::Existed(existed)),
+            Outcome::TokenCreated { id } => written(Written::TokenCreated { id, token: waiting.token.unwrap_or_default() }),
+            Outcome::Joined { node, stamp_ms } => self.admission(node, stamp_ms),
+            Outcome::Refused { code, why } => Answer::Refused { code, why },
+        };
+        self.reply(waiting.ticket, answer);
+    }
+
+    fn admission(&self, node: NodeId, stamp_ms: u64) -> Answer {
+        let Some(record) = self.state.nodes.get(&node) else {
+            return Answer::Refused { code: "removed", why: format!("node {node} was removed meanwhile") };
+        };
+        let group = self.consensus.as_ref().map(|c| c.membership()).unwrap_or_default();
+        Answer::Joined(Admission {
+            node,
+            cluster: self.state.cluster,
+            cluster_name: self.state.name.clone(),
+            public_key: record.public_key.clone(),
+            stamp_ms,
+            ca: self.state.ca.clone(),
+            managers: self.peers_in(&group),
+        })
+    }
+
+    /// Another entry stands where a write was proposed: it will never be applied as that entry.
+    pub(super) fn lost_write(&mut self, index: u64) {
+        if let Some(waiting) = self.writes.remove(&index) {
+            self.reply(waiting.ticket, lost_leadership());
+        }
+    }
+
+    pub(super) fn fail_all(&mut self, why: &str) {
+        let answer = Answer::Unavailable { why: format!("{why}; retrying the same request is safe") };
+        for (_, waiting) in std::mem::take(&mut self.writes) {
+            self.reply(waiting.ticket, answer.clone());
+        }
+        self.fail_reads(&answer);
+    }
+
+    pub(super) fn expire_writes(&mut self) {
+        let now = self.now.mono;
+        let late: Vec<u64> = self.writes.iter().filter(|(_, w)| w.by <= now).map(|(index, _)| *index).collect();
+        for index in late {
+            let answer = self.unavailable();
+            if let Some(waiting) = self.writes.remove(&index) {
+                self.reply(waiting.ticket, answer);
+            }
+        }
+    }
+
+    pub(super) fn writes_deadline(&self) -> Option<u64> {
+        self.writes.values().map(|w| w.by).min()
+    }
+
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        self.writes.retain(|_, w| w.ticket != ticket);
+        self.reads.forget(ticket);
+    }
+
+    pub(super) fn reply(&mut self, ticket: Ticket, answer: Answer) {
+        self.effects.push_back(Effect::Reply { ticket, answer });
+    }
+
+    pub(super) fn refuse(&mut self, ticket: Ticket, code: &'static str, why: String) {
+        self.reply(ticket, Answer::Refused { code, why });
+    }
+
+    /// Where a follower sends who asks.
+    pub(super) fn elsewhere(&self) -> Answer {
+        match self.leader_address() {
+            Some((leader, address)) if leader != self.config.node => Answer::Elsewhere { leader, address },
+            _ => self.unavailable(),
+        }
+    }
+
+    /// Why nothing can be decided now, naming who is missing as far as this node knows.
+    pub(super) fn unavailable(&self) -> Answer {
+        let Some(consensus) = &self.consensus else {
+            return Answer::Unavailable { why: "this node knows no leader yet".into() };
+        };
+        let group = consensus.membership();
+        let silent = |m: &&crate::model::ids::MemberId| **m != consensus.member() && self.is_silent(**m);
+        let missing: Vec<String> =
+            group.voters.iter().filter(silent).map(|m| self.state.node_of_member(*m).map_or(format!("member {}", m.0), |n| format!("{} ({})", n.name, n.address))).collect();
+        let voters = group.voters.len();
+        let why = match missing.is_empty() {
+            true => "no leader is elected at the moment".into(),
+            false => format!("no majority of the {voters} managers: waiting for {}", missing.join(", ")),
+        };
+        Answer::Unavailable { why }
+    }
+}
+
+/// Why a command did not become an entry.
+pub(super) enum Refusal {
+    TooLarge(usize),
+    Raft(NotProposed),
+}
+
+fn lost_leadership() -> Answer {
+    Answer::Unavailable { why: "leadership changed before the request was settled; retrying the same request is safe".into() }
+}

@@ -1,0 +1,195 @@
+//! The only way into the replicated state: one command of the log at a time.
+//!
+//! Everything here is a function of the state and the entry. A command that may not be carried out changes nothing
+//! and says why; the answer is remembered per request, so that a retry gets the same one.
+
+use super::State;
+use crate::model::{
+    command::{Command, Proposal},
+    ids::{MemberId, NodeId},
+    limits::{ADDRESS_BYTES_MAX, NODES_MAX},
+    node::NodeState,
+    settings::SettingsChange,
+};
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Existed(bool),
+    TokenCreated { id: String },
+    Joined { node: NodeId, stamp_ms: u64 },
+    /// Nothing was changed.
+    Refused { code: &'static str, why: String },
+}
+
+impl Outcome {
+    pub(super) fn refused(code: &'static str, why: String) -> Outcome {
+        Outcome::Refused { code, why }
+    }
+}
+
+impl State {
+    /// Carries out the entry at `index`. Returns where it took effect: a retry's earlier index, not this one.
+    pub fn apply(&mut self, index: u64, proposal: Proposal) -> (u64, Outcome) {
+        if let Some(id) = proposal.request
+            && let Some(answered) = self.clients.answer(id)
+        {
+            return answered;
+        }
+        self.stamp_ms = self.stamp_ms.max(proposal.stamp_ms);
+        let outcome = self.carry_out(index, proposal.command);
+        if let Some(id) = proposal.request {
+            self.clients.remember(id, index, &outcome);
+        }
+        (index, outcome)
+    }
+
+    fn carry_out(&mut self, index: u64, command: Command) -> Outcome {
+        match command {
+            Command::Scale(nodes) => self.scale(nodes),
+            Command::Configure(change) => self.configure(&change),
+            Command::KvSet { key, value } => self.kv_set(index, key, value),
+            Command::KvDelete(key) => self.kv_delete(&key),
+            Command::TokenCreate { id, hash, role, ttl_ms, uses } => self.token_create(id, hash, role, ttl_ms, uses),
+            Command::TokenRevoke(id) => match self.tokens.remove(&id) {
+                Some(_) => Outcome::Done,
+                None => Outcome::refused("not_found", format!("no token `{id}`")),
+            },
+            Command::NodeRemove(id) => self.node_remove(id),
+            Command::InstanceSet { id, desired } => self.instance_set(&id, desired),
+            Command::Destroy => self.destroy(),
+            Command::Join { credential, node } => self.join(&credential, *node),
+            Command::NodeUpdate { node, address, cpus, memory, commands_known } => self.node_update(node, address, cpus, memory, commands_known),
+            Command::NodeState { node, state, reason } => self.node_state(node, state, &reason),
+            Command::MemberAssign(node) => self.member_assign(node),
+            Command::MemberClear(node) => self.member_clear(node),
+            Command::Launch { ordinal, .. } => self.launch(index, ordinal),
+            Command::InstanceSeen { operation, id, address, state, problem } => self.instance_seen(operation, id, address, state, &problem),
+            Command::Leading(node) => self.leading(node),
+        }
+    }
+
+    fn scale(&mut self, nodes: u32) -> Outcome {
+        if nodes == 0 || nodes as usize > NODES_MAX {
+            return Outcome::refused("invalid", format!("a cluster keeps 1 to {NODES_MAX} nodes, not {nodes}; `disco destroy` ends it"));
+        }
+        if nodes > self.settings.max_nodes {
+            return Outcome::refused("limit", format!("{nodes} nodes are more than max_nodes ({})", self.settings.max_nodes));
+        }
+        if nodes != self.desired_nodes {
+            self.desired_nodes = nodes;
+            self.event("cluster.scaled", "", &format!("keeps {nodes} nodes"));
+        }
+        Outcome::Done
+    }
+
+    fn configure(&mut self, change: &SettingsChange) -> Outcome {
+        let mut new = self.settings.clone();
+        if let Some(managers) = change.managers {
+            if ![1, 3, 5, 7].contains(&managers) {
+                return Outcome::refused("invalid", format!("managers is 1, 3, 5 or 7, not {managers}"));
+            }
+            new.managers = managers;
+        }
+        if let Some(max) = change.max_nodes {
+            if max == 0 || max as usize > NODES_MAX {
+                return Outcome::refused("invalid", format!("max_nodes is 1 to {NODES_MAX}, not {max}"));
+            }
+            new.max_nodes = max;
+        }
+        if let Some(min) = change.min_nodes {
+            if min as usize > NODES_MAX {
+                return Outcome::refused("invalid", format!("min_nodes is at most {NODES_MAX}, not {min}"));
+            }
+            new.min_nodes = min;
+        }
+        new.max_launches_per_hour = change.max_launches_per_hour.unwrap_or(new.max_launches_per_hour);
+        new.below_min = change.below_min.unwrap_or(new.below_min);
+        if let Some(ms) = change.replace_after_ms {
+            new.replace_after_ms = (ms != 0).then_some(ms);
+        }
+        self.settings = new;
+        Outcome::Done
+    }
+
+    fn destroy(&mut self) -> Outcome {
+        if !self.destroying {
+            self.destroying = true;
+            self.event("cluster.destroyed", "", "no more launches or repairs");
+        }
+        Outcome::Done
+    }
+
+    fn node_update(&mut self, id: NodeId, address: String, cpus: u32, memory: u64, commands_known: u32) -> Outcome {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        if address.is_empty() || address.len() > ADDRESS_BYTES_MAX {
+            return Outcome::refused("invalid", "an address is host:port".into());
+        }
+        node.address = address;
+        node.cpus = cpus;
+        node.memory = memory;
+        node.commands_known = commands_known;
+        self.access_version += 1;
+        Outcome::Done
+    }
+
+    fn node_state(&mut self, id: NodeId, state: NodeState, reason: &str) -> Outcome {
+        let stamp = self.stamp_ms;
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        let before = node.state;
+        if before == state {
+            return Outcome::Done;
+        }
+        node.state = state;
+        node.since_ms = stamp;
+        node.reason = super::events::bounded(reason, 256);
+        let name = node.name.clone();
+        match (before, state) {
+            (NodeState::Joining, NodeState::Ready) => self.event("node.joined", &name, reason),
+            (_, NodeState::Ready) => self.event("node.back", &name, reason),
+            (_, NodeState::Lost) => self.event("node.lost", &name, reason),
+            (_, NodeState::Draining) => self.event("node.draining", &name, reason),
+            (_, NodeState::Joining) => {}
+        }
+        Outcome::Done
+    }
+
+    fn member_assign(&mut self, id: NodeId) -> Outcome {
+        let next = self.next_member;
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        // The seat is remembered until it is cleared: assigning twice would forget one that may still be in use.
+        if node.member.is_some() {
+            return Outcome::refused("taken", format!("node {id} has a seat already"));
+        }
+        node.member = Some(MemberId(next));
+        self.next_member += 1;
+        self.access_version += 1;
+        Outcome::Done
+    }
+
+    fn member_clear(&mut self, id: NodeId) -> Outcome {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        node.member = None;
+        node.seated = false;
+        self.access_version += 1;
+        Outcome::Done
+    }
+
+    fn leading(&mut self, id: NodeId) -> Outcome {
+        let Some(node) = self.nodes.get(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        let name = node.name.clone();
+        self.event("leader", &name, "leads now");
+        Outcome::Done
+    }
+}

@@ -1,0 +1,174 @@
+//! The replicated state: equal on every member at an equal index.
+//!
+//! Only `apply.rs` and the files beside it change it, one command of the log at a time. It never reads a clock: its
+//! time is the stamp in the entry. It encodes to the snapshot that new members start from.
+
+mod apply;
+mod clients;
+mod events;
+mod instances;
+mod join;
+mod kv;
+
+pub use apply::Outcome;
+pub use clients::Clients;
+
+use crate::model::{
+    codec::{self, DecodeError},
+    command::{Joiner, KINDS_KNOWN},
+    event::Event,
+    ids::{ClusterId, MemberId, NodeId, OperationId},
+    instance::{InstanceDesired, InstanceRecord, InstanceState},
+    limits::SNAPSHOT_BYTES_MAX,
+    node::{NodeRecord, NodeState, Role},
+    settings::Settings,
+    token::TokenRecord,
+};
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct State {
+    #[n(0)]
+    pub cluster: ClusterId,
+    #[n(1)]
+    pub name: String,
+    /// The CA's certificate, DER.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub ca: Vec<u8>,
+    /// Raised by `recover` and `restore`: operations of different lives never share an id.
+    #[n(3)]
+    pub epoch: u32,
+    #[n(4)]
+    pub settings: Settings,
+    /// How many nodes the cluster keeps.
+    #[n(5)]
+    pub desired_nodes: u32,
+    #[n(6)]
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Nodes that were removed: refused for ever. Newest last.
+    #[n(7)]
+    pub removed: VecDeque<NodeId>,
+    #[n(8)]
+    pub next_member: u64,
+    #[n(9)]
+    pub instances: BTreeMap<OperationId, InstanceRecord>,
+    #[n(10)]
+    pub next_ordinal: u32,
+    /// Stamps of launches within the last hour: what the spending brake counts.
+    #[n(11)]
+    pub launches: VecDeque<u64>,
+    #[n(12)]
+    pub tokens: BTreeMap<String, TokenRecord>,
+    #[n(13)]
+    pub kv: BTreeMap<String, KvRecord>,
+    #[n(14)]
+    pub kv_bytes: u64,
+    #[n(15)]
+    pub clients: Clients,
+    #[n(16)]
+    pub events: VecDeque<Event>,
+    #[n(17)]
+    pub next_event: u64,
+    /// The newest stamp applied.
+    #[n(18)]
+    pub stamp_ms: u64,
+    /// The cluster is being taken down: nothing is launched or repaired any more.
+    #[n(19)]
+    pub destroying: bool,
+    /// Newest kind of command in the log: only nodes that understand it may become members.
+    #[n(20)]
+    pub kinds_in_use: u32,
+    /// Counts changes of who may talk to whom.
+    #[n(21)]
+    pub access_version: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KvRecord {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub value: Vec<u8>,
+    /// Log index of the write.
+    #[n(1)]
+    pub version: u64,
+}
+
+impl State {
+    /// A new cluster of one: `node` is Raft member 1 and, if a provider made it, instance 1.
+    pub fn genesis(cluster: ClusterId, name: String, ca: Vec<u8>, node: Joiner, stamp_ms: u64) -> State {
+        let counters = State { next_member: 2, next_ordinal: 1, next_event: 1, desired_nodes: 1, kinds_in_use: KINDS_KNOWN, ..State::default() };
+        let mut state = State { cluster, name, ca, stamp_ms, access_version: 1, ..counters };
+        if let Some(id) = &node.instance {
+            let operation = OperationId { cluster, epoch: 0, index: 0 };
+            let record = InstanceRecord {
+                operation,
+                ordinal: 1,
+                id: Some(id.clone()),
+                address: node.address.clone(),
+                state: InstanceState::Running,
+                desired: InstanceDesired::Running,
+                node: Some(node.id),
+                launched_ms: stamp_ms,
+                problem: String::new(),
+                since_ms: stamp_ms,
+            };
+            state.instances.insert(operation, record);
+            state.next_ordinal = 2;
+        }
+        let mut record = join::record(node, Role::Manager, stamp_ms);
+        record.member = Some(MemberId(1));
+        record.seated = true;
+        record.state = NodeState::Ready;
+        state.event("node.joined", &record.name, "the first node of the cluster");
+        state.nodes.insert(record.id, record);
+        state
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// # Errors
+    /// Bytes of another version, malformed, or larger than `SNAPSHOT_BYTES_MAX`.
+    pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
+        if bytes.len() > SNAPSHOT_BYTES_MAX {
+            return Err(DecodeError::Malformed);
+        }
+        codec::decode(bytes)
+    }
+
+    /// FNV-1a over the encoding: equal states, equal digests.
+    pub fn digest(&self) -> u64 {
+        self.encode().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    }
+
+    pub fn node_of_member(&self, member: MemberId) -> Option<&NodeRecord> {
+        self.nodes.values().find(|n| n.member == Some(member))
+    }
+
+    /// By id or by name.
+    pub fn find_node(&self, text: &str) -> Option<&NodeRecord> {
+        text.parse().ok().and_then(|id: NodeId| self.nodes.get(&id)).or_else(|| self.nodes.values().find(|n| n.name == text))
+    }
+
+    pub fn instance_by_id(&self, id: &str) -> Option<&InstanceRecord> {
+        self.instances.values().find(|i| i.id.as_deref() == Some(id) || i.pending_name() == id)
+    }
+
+    pub fn instance_of(&self, node: NodeId) -> Option<&InstanceRecord> {
+        self.instances.values().find(|i| i.node == Some(node))
+    }
+
+    /// Its machine is to end: it leaves the Raft group, then the cluster.
+    pub fn is_leaving(&self, node: &NodeRecord) -> bool {
+        self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated)
+    }
+
+    /// A membership entry was applied: seats in the group are marked as used.
+    pub fn seats_taken(&mut self, is_member: impl Fn(MemberId) -> bool) {
+        for node in self.nodes.values_mut() {
+            node.seated |= node.member.is_some_and(&is_member);
+        }
+        self.access_version += 1;
+    }
+}
