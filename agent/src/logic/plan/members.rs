@@ -88,8 +88,8 @@ fn choose<'a>(sight: &Sight<'a>) -> Chosen<'a> {
 
 /// This leader is not to stay one: hand over to a ready voter.
 fn hand_on(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) {
-    let ready = |n: &&&NodeRecord| sight.is_ready(n) && n.member.is_some_and(|m| sight.membership.voters.contains(&m));
-    let heir = chosen.voters.iter().filter(ready).filter_map(|n| n.member).find(|m| (sight.caught_up)(*m));
+    let able = |n: &&NodeRecord| sight.is_ready(n) && n.member.is_some_and(|m| sight.membership.voters.contains(&m));
+    let heir = chosen.all().filter(able).filter_map(|n| n.member).find(|m| (sight.caught_up)(*m));
     decisions.extend(heir.map(Decision::Transfer));
 }
 
