@@ -1,3 +1,5 @@
 //! Floor 3: wiring.
 
+pub mod config;
 pub mod detach;
+pub mod telemetry;

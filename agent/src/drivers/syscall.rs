@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File},
     io,
+    net::IpAddr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
@@ -207,6 +208,43 @@ pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
         libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &raw mut size)
     })?;
     Ok(credentials.uid)
+}
+
+/// Addresses of the network interfaces that are up, with the interface's name, in the kernel's order.
+///
+/// # Errors
+/// As getifaddrs(3).
+pub fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: on success `list` points to a list that stays valid until freeifaddrs below.
+    check(unsafe { libc::getifaddrs(&raw mut list) })?;
+    let mut found = Vec::new();
+    let mut next = list;
+    // SAFETY: `next` is null or an entry of the list, whose name ends with NUL and whose address, if any, is
+    // a sockaddr of the family it says, in memory of its own that is aligned for it.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ifa_next;
+        if entry.ifa_addr.is_null() || entry.ifa_flags & libc::IFF_UP as libc::c_uint == 0 {
+            continue;
+        }
+        // SAFETY: as above.
+        let ip = unsafe {
+            match i32::from((*entry.ifa_addr).sa_family) {
+                libc::AF_INET => {
+                    let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
+                    IpAddr::from(u32::from_be(address.sin_addr.s_addr).to_be_bytes())
+                }
+                libc::AF_INET6 => IpAddr::from(entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned().sin6_addr.s6_addr),
+                _ => continue,
+            }
+        };
+        // SAFETY: as above.
+        let name = unsafe { std::ffi::CStr::from_ptr(entry.ifa_name) };
+        found.push((name.to_string_lossy().into_owned(), ip));
+    }
+    // SAFETY: `list` came from getifaddrs, and nothing borrowed from it is left.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(found)
 }
 
 /// From now on these signals end nothing: they are read from the descriptor returned, a `signalfd_siginfo` of

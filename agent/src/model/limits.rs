@@ -94,3 +94,14 @@ pub const FETCH_TIMEOUT_MS: u64 = 30_000;
 pub const EXTERNAL_COMMANDS_MAX: usize = 16;
 pub const EXTERNAL_COMMAND_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 pub const EXTERNAL_COMMAND_TIMEOUT_MS: u64 = 60_000;
+/// `disco.toml`.
+pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+/// Addresses to ask when joining.
+pub const SEEDS_MAX: usize = 64;
+/// One log line's text.
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// Log lines that may come at once, and steadily.
+pub const LOG_LINES_BURST: u64 = 400;
+pub const LOG_LINES_PER_SECOND: u64 = 100;
+/// A daemon's own log file; past it only the newest eighth stays.
+pub const LOG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
