@@ -1,0 +1,299 @@
+//! Calls: a request goes there, an answer comes back, and either may be lost or come twice.
+//!
+//! What the daemon's thin layers do with an answer is here too: a follower's "elsewhere" is forwarded to the leader, a
+//! joiner asks the next seed, a report goes down its list.
+
+use crate::{
+    counts::Count,
+    network::{Endpoint, Fate},
+    node::{Asked, Body, Process},
+    world::{Event, World},
+};
+use agent::model::{
+    ids::{MemberId, NodeId, Ticket},
+    io::Input,
+    query::{Answer, Principal, Report, Request},
+};
+use std::rc::Rc;
+
+pub struct Call {
+    pub caller: Caller,
+    to: usize,
+}
+
+#[derive(Clone)]
+pub enum Caller {
+    /// A client of the workload.
+    Client(usize),
+    /// The administrator of the workload.
+    Admin,
+    /// Whoever performs a play.
+    Stage,
+    /// Somebody with a token and another key.
+    Thief { secret: String, key: Vec<u8> },
+    Join { host: usize, life: u64 },
+    Report { host: usize, life: u64, report: Report, rest: Vec<String>, followed: bool },
+    Enlist { host: usize, life: u64, node: NodeId, member: MemberId },
+    Discharge { host: usize, life: u64, node: NodeId, member: MemberId },
+    /// A follower on behalf of somebody who asked it.
+    Forward { host: usize, life: u64, asked: Asked },
+}
+
+impl Caller {
+    pub fn process(&self) -> Option<(usize, Option<u64>)> {
+        match self {
+            Caller::Client(_) | Caller::Admin | Caller::Stage | Caller::Thief { .. } => None,
+            Caller::Join { host, life }
+            | Caller::Report { host, life, .. }
+            | Caller::Enlist { host, life, .. }
+            | Caller::Discharge { host, life, .. }
+            | Caller::Forward { host, life, .. } => Some((*host, Some(*life))),
+        }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.process().map_or(Endpoint::Outside, |(host, _)| Endpoint::Host(host))
+    }
+
+    fn carries_keyring(&self) -> bool {
+        matches!(self, Caller::Enlist { .. } | Caller::Discharge { .. })
+    }
+}
+
+impl World {
+    /// One attempt. Its caller hears an answer or, after `timeout` at the latest, that there is none.
+    pub fn call(&mut self, caller: Caller, to: Option<usize>, principal: Principal, body: Rc<Body>, timeout: u64) -> u64 {
+        let call = self.id();
+        let from = caller.endpoint();
+        let forwarded = matches!(caller, Caller::Forward { .. });
+        let keyring = caller.carries_keyring();
+        self.calls.insert(call, Call { caller, to: to.unwrap_or(0) });
+        self.at(self.now + timeout, Event::CallReturn { call, answer: None });
+        let Some(to) = to.filter(|host| self.is_up(*host)) else {
+            // Connection refused, or nothing at all.
+            if self.rng.chance(600) {
+                self.later((1, 20), Event::CallReturn { call, answer: None });
+            }
+            return call;
+        };
+        let fate = self.network.send(
+            from,
+            Endpoint::Host(to),
+            self.options.call_loss,
+            self.now,
+            &self.options,
+            &mut self.rng,
+            &mut self.counts,
+        );
+        let arrive = |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
+        match fate {
+            Fate::Lost { .. } => {
+                self.counts.add(Count::CallsLost);
+                if keyring {
+                    self.counts.add(Count::KeyringCallsLost);
+                }
+            }
+            Fate::Once(first) => self.at(first, arrive(&body)),
+            Fate::Twice(first, second) => {
+                self.at(first, arrive(&body));
+                self.at(second, arrive(&body));
+            }
+        }
+        call
+    }
+
+    pub fn call_arrives(&mut self, host: usize, call: u64, from: Endpoint, principal: Principal, body: Rc<Body>, forwarded: bool) {
+        let ticket = Ticket(self.id());
+        let sender = match from {
+            Endpoint::Host(host) => Some(self.machines[host].identity.node),
+            Endpoint::Outside => None,
+        };
+        let Some(running) = self.machines[host].running() else { return };
+        // The handshake refuses certificates of removed nodes; their reports are let through to be told so.
+        let is_report = matches!(&*body, Body::Ask(Request::Report(_)));
+        if !is_report && sender.is_some_and(|sender| running.removed.contains(&sender)) {
+            return;
+        }
+        let asked = Asked { call, from, principal: principal.clone(), body: body.clone(), forwarded };
+        running.tickets.insert(ticket, asked);
+        let input = match &*body {
+            Body::Ask(request) => Input::Request { ticket, principal, request: request.clone() },
+            Body::Enlist { from, member, keyring } => Input::Enlist { ticket, from: *from, member: *member, keyring: keyring.clone() },
+            Body::Discharge { from, member } => Input::Discharge { ticket, from: *from, member: *member },
+        };
+        self.note(4, host as u64, || format!("n{host} is asked {}", brief(&body)));
+        self.input(host, input);
+        if from == Endpoint::Outside && self.rng.chance(5) {
+            self.counts.add(Count::Cancelled);
+            let life = Some(self.machines[host].life);
+            self.at(self.now, Event::Tell { host, life, input: Input::Cancelled { ticket } });
+        }
+    }
+
+    /// `Effect::Reply`.
+    pub fn reply(&mut self, host: usize, ticket: Ticket, answer: Answer) {
+        let Some(running) = self.machines[host].running() else { return };
+        let Some(asked) = running.tickets.remove(&ticket) else {
+            panic!("violation: n{host} answered ticket {} twice, or one it was never given: {answer:?}", ticket.0);
+        };
+        if let (Answer::Elsewhere { address, .. }, Body::Ask(request)) = (&answer, &*asked.body) {
+            // One hop: two nodes that each take the other for the leader must not play ball. Reports follow by themselves.
+            if !asked.forwarded && !matches!(request, Request::Report(_)) {
+                self.counts.add(Count::Forwarded);
+                let to = self.host_at(address);
+                let (principal, body) = (asked.principal.clone(), asked.body.clone());
+                let life = self.machines[host].life;
+                self.call(Caller::Forward { host, life, asked }, to, principal, body, 8_000);
+                return;
+            }
+        }
+        self.send_back(host, &asked, answer);
+    }
+
+    fn send_back(&mut self, host: usize, asked: &Asked, answer: Answer) {
+        let loss = self.options.call_loss;
+        let fate =
+            self.network.send(Endpoint::Host(host), asked.from, loss, self.now, &self.options, &mut self.rng, &mut self.counts);
+        match fate {
+            Fate::Lost { .. } => self.counts.add(Count::CallRepliesLost),
+            Fate::Once(at) | Fate::Twice(at, _) => self.at(at, Event::CallReturn { call: asked.call, answer: Some(answer) }),
+        }
+    }
+
+    pub fn call_returns(&mut self, call: u64, answer: Option<Answer>) {
+        let Some(Call { caller, to }) = self.calls.remove(&call) else { return };
+        if let Some(answer) = &answer {
+            self.note(5, call, || format!("n{to} answers call {call}: {}", short(answer)));
+        }
+        match caller {
+            Caller::Client(client) => self.client_hears(client, call, answer),
+            Caller::Admin => self.admin_hears(call, answer),
+            Caller::Stage => self.heard = Some(answer),
+            Caller::Thief { secret, key } => self.thief_hears(&secret, &key, answer),
+            Caller::Join { host, life } => self.join_hears(host, life, answer),
+            Caller::Report { host, life, report, rest, followed } => self.report_hears(host, life, report, rest, followed, answer),
+            Caller::Enlist { host, life, node, member } => {
+                let ok = matches!(answer, Some(Answer::Written { .. }));
+                self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Enlisted { node, member, ok } });
+            }
+            Caller::Discharge { host, life, node, member } => {
+                let ok = matches!(answer, Some(Answer::Written { .. }));
+                self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Discharged { node, member, ok } });
+            }
+            Caller::Forward { host, asked, .. } => {
+                let none = || Answer::Unavailable { why: "the leader did not answer".into() };
+                let answer = answer.filter(|answer| !matches!(answer, Answer::Elsewhere { .. })).unwrap_or_else(none);
+                self.send_back(host, &asked, answer);
+            }
+        }
+    }
+
+    // ---- a node's word about itself
+
+    pub fn report(&mut self, host: usize, report: Report, mut try_in_order: Vec<String>) {
+        let life = self.machines[host].life;
+        if try_in_order.is_empty() {
+            return self.report_ends(host, life, None);
+        }
+        let first = try_in_order.remove(0);
+        self.report_to(host, life, report, &first, try_in_order, false);
+    }
+
+    fn report_to(&mut self, host: usize, life: u64, report: Report, address: &str, rest: Vec<String>, followed: bool) {
+        let node = self.machines[host].identity.node;
+        let to = self.host_at(address);
+        let body = Rc::new(Body::Ask(Request::Report(report.clone())));
+        self.call(Caller::Report { host, life, report, rest, followed }, to, Principal::Node(node), body, 1_500);
+    }
+
+    fn report_hears(&mut self, host: usize, life: u64, report: Report, mut rest: Vec<String>, followed: bool, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Reported { leader, leader_address, managers, removed }) => {
+                // Where managers are is kept on disk: a restarted worker must find them again.
+                if !managers.is_empty() {
+                    self.machines[host].identity.seeds = managers.iter().map(|peer| peer.address.clone()).collect();
+                }
+                let input = Input::ReportAnswered { leader: Some((leader, leader_address)), managers, removed };
+                self.report_ends(host, life, Some(input));
+            }
+            Some(Answer::Refused { code: "removed", .. }) => self.report_ends(host, life, Some(Input::Removed)),
+            Some(Answer::Elsewhere { address, .. }) if !followed => self.report_to(host, life, report, &address, rest, true),
+            _ if rest.is_empty() => self.report_ends(host, life, None),
+            _ => {
+                let next = rest.remove(0);
+                self.report_to(host, life, report, &next, rest, followed);
+            }
+        }
+    }
+
+    fn report_ends(&mut self, host: usize, life: u64, input: Option<Input>) {
+        let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new() };
+        self.at(self.now, Event::Tell { host, life: Some(life), input: input.unwrap_or(nobody) });
+    }
+
+    // ---- a machine that wants in
+
+    pub fn try_join(&mut self, host: usize) {
+        let machine = &mut self.machines[host];
+        let Some(Process::Joining { tried }) = &mut machine.process else { return };
+        *tried += 1;
+        let tried = *tried;
+        let life = machine.life;
+        let address = machine.identity.seeds.get(tried % machine.identity.seeds.len().max(1)).cloned();
+        let joiner = self.joiner(host);
+        let secret = self.machines[host].identity.secret.clone();
+        let to = address.and_then(|address| self.host_at(&address));
+        if tried > 1 {
+            self.counts.add(Count::JoinRetries);
+        }
+        let body = Rc::new(Body::Ask(Request::Join { secret, node: joiner }));
+        self.call(Caller::Join { host, life }, to, Principal::Joiner, body, 4_000);
+    }
+
+    fn join_hears(&mut self, host: usize, life: u64, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Joined(admission)) => {
+                assert!(admission.node == self.machines[host].identity.node, "violation: admitted as another node");
+                let identity = &mut self.machines[host].identity;
+                let (secret, key) = (identity.secret.clone(), identity.key.clone());
+                self.checkers.admitted(&secret, self.workload.uses_of(&secret), &key, admission.stamp_ms);
+                if !admission.managers.is_empty() {
+                    identity.seeds = admission.managers.iter().map(|peer| peer.address.clone()).collect();
+                }
+                identity.admission = Some(admission);
+                self.counts.add(Count::Joins);
+                let (boot, mono_base, seed, world) = (self.rng.next(), self.rng.below(1 << 40), self.rng.next(), self.now);
+                self.machines[host].start(boot, mono_base, seed, world);
+                self.drain(host);
+            }
+            Some(Answer::Refused { code, why }) => {
+                self.note(6, host as u64, || format!("n{host} may not join: {code}: {why}"));
+                self.stop_process(host);
+            }
+            _ => self.later((200, 1_000), Event::Join { host, life }),
+        }
+    }
+}
+
+fn brief(body: &Body) -> String {
+    match body {
+        Body::Ask(Request::Write { id, op }) => {
+            let mut op = format!("{op:?}");
+            if let Some((cut, _)) = op.char_indices().nth(100) {
+                op.truncate(cut);
+            }
+            format!("write {}/{} {op}", id.client, id.sequence)
+        }
+        Body::Ask(request) => format!("{request:?}"),
+        Body::Enlist { from, member, .. } => format!("enlist as member {} by {from}", member.0),
+        Body::Discharge { from, member } => format!("discharge from member {} by {from}", member.0),
+    }
+}
+
+fn short(answer: &Answer) -> String {
+    let mut text = format!("{answer:?}");
+    if let Some((cut, _)) = text.char_indices().nth(160) {
+        text.truncate(cut);
+    }
+    text
+}

@@ -1,0 +1,142 @@
+//! What must be true whatever happens. Checkers only watch; they never act.
+//!
+//! Linearizability needs no search here: every write's answer and every read's version is a log index, so a register's
+//! history is right if no operation goes below what had already been shown when it began.
+
+use agent::model::{ids::MemberId, query::MemberView};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Default)]
+pub struct Checkers {
+    leaders: BTreeMap<u64, u64>,
+    digests: BTreeMap<u64, u64>,
+    /// Last voter set seen, as an ascending list.
+    voters: BTreeMap<u64, BTreeSet<MemberId>>,
+    registers: BTreeMap<String, Register>,
+    admitted: BTreeMap<String, (u32, BTreeMap<Vec<u8>, u64>)>,
+}
+
+#[derive(Default)]
+struct Register {
+    /// The newest version any finished operation has shown.
+    floor: u64,
+    /// What each version was.
+    values: BTreeMap<u64, Vec<u8>>,
+    /// Everything anybody tried to write.
+    tried: BTreeSet<Vec<u8>>,
+    acked: BTreeSet<u64>,
+}
+
+impl Checkers {
+    /// True when this is the first sight of a term's leader.
+    pub fn member(&mut self, view: &MemberView) -> bool {
+        if view.member == 0 {
+            return false;
+        }
+        assert!(view.applied <= view.commit, "violation: member {} applied {} but only {} is committed", view.member, view.applied, view.commit);
+        if view.role != "leader" {
+            return false;
+        }
+        let first = !self.leaders.contains_key(&view.term);
+        let leader = *self.leaders.entry(view.term).or_insert(view.member);
+        assert!(leader == view.member, "violation: two leaders in term {}: members {leader} and {}", view.term, view.member);
+        first
+    }
+
+    pub fn digest(&mut self, view: &MemberView) {
+        if view.member == 0 || view.applied == 0 {
+            return;
+        }
+        let digest = *self.digests.entry(view.applied).or_insert(view.digest);
+        assert!(
+            digest == view.digest,
+            "violation: states differ at index {}: member {} has digest {:016x}, another had {digest:016x}",
+            view.applied,
+            view.member,
+            view.digest
+        );
+        if self.digests.len() > 4096 {
+            self.digests.pop_first();
+        }
+    }
+
+    /// `outgoing` is not empty inside a joint change. True if this set was not seen before.
+    pub fn voters(&mut self, at: u64, incoming: &[MemberId], outgoing: &[MemberId], managers_max: u32) -> bool {
+        if incoming.is_empty() {
+            return false;
+        }
+        if outgoing.is_empty() {
+            assert!(incoming.len() % 2 == 1, "violation: an even number of voters outside a joint change: {incoming:?}");
+        }
+        assert!(incoming.len() <= managers_max as usize, "violation: {} voters, but at most {managers_max} are wanted", incoming.len());
+        let set: BTreeSet<MemberId> = incoming.iter().copied().collect();
+        let changed = self.voters.last_key_value().is_none_or(|(_, last)| *last != set);
+        if changed {
+            self.voters.insert(at, set);
+        }
+        changed
+    }
+
+    /// The floor an operation on `key` that begins now must not go below.
+    pub fn begin(&mut self, key: &str, writes: Option<&[u8]>) -> u64 {
+        let register = self.registers.entry(key.into()).or_default();
+        if let Some(value) = writes {
+            register.tried.insert(value.to_vec());
+        }
+        register.floor
+    }
+
+    pub fn wrote(&mut self, key: &str, value: &[u8], index: u64, floor: u64) {
+        let register = self.registers.get_mut(key).expect("a write begins before it ends");
+        assert!(index > floor, "violation: write of {key} got index {index}, not above {floor} which was shown before it began");
+        register.show(key, index, value);
+        register.acked.insert(index);
+    }
+
+    pub fn read(&mut self, key: &str, value: Option<&[u8]>, version: u64, floor: u64) {
+        let register = self.registers.get_mut(key).expect("a read begins before it ends");
+        assert!(version >= floor, "violation: a read of {key} shows version {version}, but {floor} was shown before it began");
+        match value {
+            Some(value) => {
+                assert!(register.tried.contains(value), "violation: {key} holds a value nobody wrote");
+                register.show(key, version, value);
+            }
+            None => assert!(version == 0 && floor == 0, "violation: {key} was written (version {floor}) and reads as absent"),
+        }
+    }
+
+    /// A stale read may be old, but not invented.
+    pub fn stale_read(&mut self, key: &str, value: Option<&[u8]>, version: u64) {
+        let register = self.registers.get_mut(key).expect("a read begins before it ends");
+        if let Some(value) = value {
+            assert!(register.tried.contains(value), "violation: {key} holds a value nobody wrote");
+            register.same(key, version, value);
+        }
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.registers.keys().cloned().collect()
+    }
+
+    /// A joiner was let in with this credential, which is good for `uses` keys. The same key gets the same stamp.
+    pub fn admitted(&mut self, secret: &str, uses: u32, key: &[u8], stamp_ms: u64) {
+        let (uses, keys) = self.admitted.entry(secret.into()).or_insert((uses, BTreeMap::new()));
+        let first = *keys.entry(key.to_vec()).or_insert(stamp_ms);
+        assert!(first == stamp_ms, "violation: one key got two different admissions from one token");
+        assert!(keys.len() <= *uses as usize, "violation: a token good for {uses} let in {} keys", keys.len());
+    }
+}
+
+impl Register {
+    fn show(&mut self, key: &str, version: u64, value: &[u8]) {
+        self.same(key, version, value);
+        self.floor = self.floor.max(version);
+    }
+
+    fn same(&mut self, key: &str, version: u64, value: &[u8]) {
+        let first = self.values.entry(version).or_insert_with(|| value.to_vec());
+        assert!(first == value, "violation: version {version} of {key} was shown with two values");
+        let twice = self.values.iter().find(|(other, held)| **other != version && *held == value);
+        assert!(twice.is_none(), "violation: one write of {key} was applied twice: versions {version} and {:?}", twice.map(|t| t.0));
+    }
+}

@@ -1,0 +1,101 @@
+//! A provider as providers are: slow, now and then deaf, sometimes out of date, but idempotent by operation.
+//!
+//! The truth about instances is here, whatever the nodes believe; the checkers read it from here.
+
+use agent::model::{
+    ids::OperationId,
+    instance::{InstanceSeen, InstanceState},
+    query::LaunchRequest,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How many of its past answers a stale describe may come from.
+const PAST_KEPT: usize = 8;
+
+pub struct Instance {
+    pub operation: Option<OperationId>,
+    pub address: String,
+    pub host: usize,
+    pub state: InstanceState,
+    /// Ended by the cloud itself, disk and all.
+    pub vanished: bool,
+}
+
+#[derive(Default)]
+pub struct Cloud {
+    pub instances: BTreeMap<String, Instance>,
+    pub by_operation: BTreeMap<OperationId, (String, LaunchRequest)>,
+    past: VecDeque<Vec<InstanceSeen>>,
+}
+
+pub enum Launch {
+    New { id: String, address: String },
+    Known { id: String, address: String },
+}
+
+impl Cloud {
+    /// The same operation gets the same instance, whoever asks and however often.
+    pub fn launch(&mut self, request: &LaunchRequest, host: usize, forgetful: bool) -> Launch {
+        let known = self.by_operation.get(&request.operation).filter(|_| !forgetful);
+        if let Some((id, first)) = known {
+            let same = first.ordinal == request.ordinal && first.token == request.token && first.parameters == request.parameters;
+            assert!(same, "violation: operation {} was repeated with another request: {first:?} then {request:?}", request.operation);
+            return Launch::Known { id: id.clone(), address: self.instances[id].address.clone() };
+        }
+        let id = format!("i-{}", request.ordinal);
+        let address = format!("10.0.0.{}:5080", request.ordinal);
+        self.by_operation.insert(request.operation, (id.clone(), request.clone()));
+        self.add(id.clone(), Some(request.operation), address.clone(), host);
+        Launch::New { id, address }
+    }
+
+    /// Never two instances for one decision.
+    pub fn check_one_each(&self) {
+        let mut operations = BTreeSet::new();
+        for (id, instance) in &self.instances {
+            let first = instance.operation.is_none_or(|operation| operations.insert(operation));
+            assert!(first, "violation: {id} is the second instance of one operation");
+        }
+    }
+
+    pub fn add(&mut self, id: String, operation: Option<OperationId>, address: String, host: usize) {
+        self.remember();
+        let twin = if self.instances.contains_key(&id) { format!("{id}-again") } else { id };
+        self.instances.insert(twin, Instance { operation, address, host, state: InstanceState::Pending, vanished: false });
+    }
+
+    pub fn set(&mut self, id: &str, state: InstanceState) {
+        if self.instances.get(id).is_some_and(|instance| instance.state != state) {
+            self.remember();
+        }
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.state = state;
+        }
+    }
+
+    /// What it says now, or said `ago` changes ago.
+    pub fn describe(&self, ago: usize) -> Vec<InstanceSeen> {
+        if ago > 0 && !self.past.is_empty() {
+            return self.past[self.past.len().saturating_sub(ago)].clone();
+        }
+        let seen = |(id, instance): (&String, &Instance)| InstanceSeen {
+            id: id.clone(),
+            operation: instance.operation,
+            address: instance.address.clone(),
+            state: instance.state,
+        };
+        self.instances.iter().filter(|(_, instance)| !instance.vanished).map(seen).collect()
+    }
+
+    /// Instances that cost money.
+    pub fn active(&self) -> usize {
+        self.instances.values().filter(|instance| instance.state != InstanceState::Terminated).count()
+    }
+
+    fn remember(&mut self) {
+        if self.past.len() == PAST_KEPT {
+            self.past.pop_front();
+        }
+        self.past.push_back(self.describe(0));
+    }
+}

@@ -1,0 +1,102 @@
+//! What a machine keeps when its process dies: the store, exactly as `model/io.rs` words a `Batch`, and the small files.
+//!
+//! Batches are written one at a time. A crash loses all that is not durable yet; the one being written may have reached
+//! the platter without anybody hearing of it.
+
+use crate::mutants::Mutant;
+use agent::model::io::{Batch, Keyring, LogRecord, Restored, Seat};
+use std::collections::VecDeque;
+
+#[derive(Default)]
+pub struct Disk {
+    pub durable: Restored,
+    pub keyring: Option<Keyring>,
+    /// Something was written once: never again may this machine originate a cluster.
+    pub formed: bool,
+    mutant: Option<Mutant>,
+    queue: VecDeque<(u64, Batch)>,
+    hard_state_before: Option<Vec<u8>>,
+}
+
+impl Disk {
+    pub fn new(mutant: Option<Mutant>) -> Disk {
+        Disk { mutant, ..Disk::default() }
+    }
+
+    /// Is it the only one, so that its writing begins now?
+    pub fn push(&mut self, number: u64, batch: Batch) -> bool {
+        self.queue.push_back((number, batch));
+        self.queue.len() == 1
+    }
+
+    /// The batch being written is durable. Its number, and whether another one begins.
+    pub fn finish(&mut self) -> (u64, bool) {
+        let (number, batch) = self.queue.pop_front().expect("a write that ends was begun");
+        if batch.hard_state.is_some() {
+            self.hard_state_before = self.durable.hard_state.clone();
+        }
+        take(&mut self.durable, batch, self.mutant);
+        self.formed = true;
+        (number, !self.queue.is_empty())
+    }
+
+    /// The process is gone. True if unsynced batches went with it.
+    pub fn crash(&mut self, synced_unheard: bool) -> bool {
+        if synced_unheard {
+            self.finish();
+        }
+        let lost = !self.queue.is_empty();
+        self.queue.clear();
+        if self.mutant == Some(Mutant::ForgottenVote) && self.hard_state_before.is_some() {
+            self.durable.hard_state = self.hard_state_before.take();
+        }
+        lost
+    }
+
+    pub fn is_writing(&self) -> bool {
+        !self.queue.is_empty()
+    }
+}
+
+fn take(store: &mut Restored, batch: Batch, mutant: Option<Mutant>) {
+    if let Some(seat) = batch.seat {
+        *store = Restored::default();
+        store.member = match seat {
+            Seat::Take(member) => Some(member),
+            Seat::Leave => None,
+        };
+    }
+    if let Some(snapshot) = batch.snapshot {
+        if snapshot.reset_log {
+            store.entries.clear();
+        } else {
+            let covered = snapshot.index;
+            store.entries.retain(|entry| entry.index > covered);
+        }
+        store.snapshot = Some(snapshot);
+    }
+    if !batch.entries.is_empty() {
+        append(store, batch.entries, mutant);
+    }
+    if batch.hard_state.is_some() {
+        store.hard_state = batch.hard_state;
+    }
+}
+
+fn append(store: &mut Restored, entries: Vec<LogRecord>, mutant: Option<Mutant>) {
+    let first = entries[0].index;
+    for (expected, entry) in (first..).zip(&entries) {
+        assert!(entry.index == expected, "violation: a batch has a gap at entry {expected}");
+    }
+    let kept = store.entries.partition_point(|entry| entry.index < first);
+    let tail = store.entries.split_off(kept);
+    let before = store.entries.last().map(|entry| entry.index).or(store.snapshot.as_ref().map(|snapshot| snapshot.index));
+    if let Some(before) = before {
+        assert!(first == before + 1, "violation: the log has a gap: entry {first} was written after {before}");
+    }
+    let last = first + entries.len() as u64 - 1;
+    store.entries.extend(entries);
+    if mutant == Some(Mutant::StaleTail) {
+        store.entries.extend(tail.into_iter().filter(|entry| entry.index > last));
+    }
+}

@@ -1,0 +1,296 @@
+//! The simulated pump and drivers: feeds a replica its inputs and does what it says.
+
+use crate::{
+    calls::Caller,
+    cloud::Launch,
+    counts::Count,
+    mutants::Mutant,
+    node::Body,
+    world::{Event, World},
+};
+use agent::model::{
+    ids::Ticket,
+    instance::InstanceState,
+    io::{Effect, Input, Provided, ProviderCall},
+    query::{Answer, LaunchRequest, MemberView, Principal, Query, Request, StatusView, View},
+};
+use std::rc::Rc;
+
+/// Asked by the checkers, answered on the spot.
+const PROBE: Ticket = Ticket(u64::MAX);
+
+impl World {
+    pub fn input(&mut self, host: usize, input: Input) {
+        let world = self.now;
+        let Some(running) = self.machines[host].running() else { return };
+        let now = running.clock.read(world);
+        running.replica.handle(input, now);
+        self.drain(host);
+    }
+
+    /// Carries out what the replica wants; now and then the process dies halfway.
+    pub fn drain(&mut self, host: usize) {
+        let midway = self.options.crash_midway;
+        let life = self.machines[host].life;
+        while let Some(effect) = self.machines[host].running().and_then(|running| running.replica.poll_effect()) {
+            if midway > 0 && self.rng.chance(midway) && self.rng.chance(200) {
+                self.counts.add(Count::CrashesMidway);
+                self.note(7, host as u64, || format!("n{host} crashes between two effects"));
+                self.crash(host);
+                return;
+            }
+            self.carry_out(host, life, effect);
+        }
+        if self.machines[host].running().is_none() {
+            return;
+        }
+        self.watch(host);
+        let world = self.now;
+        let Some(running) = self.machines[host].running() else { return };
+        let due = running.clock.world_at(running.replica.poll_deadline()).max(world + 1);
+        if running.wake_at <= world || due < running.wake_at {
+            running.wake_at = due;
+            self.at(due, Event::Wake { host, life });
+        }
+    }
+
+    fn carry_out(&mut self, host: usize, life: u64, effect: Effect) {
+        match effect {
+            Effect::Persist { number, batch } => {
+                if self.mutant == Some(Mutant::EarlyPersisted) {
+                    self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Persisted { number } });
+                }
+                if self.machines[host].disk.push(number, batch) {
+                    self.later(self.options.disk_ms, Event::DiskDone { host, life });
+                }
+            }
+            Effect::Send { node, address, to, messages } => {
+                let from = self.machines[host].identity.node;
+                self.post(host, node, &address, || Input::Raft { from, to, messages: messages.clone() });
+            }
+            Effect::SendSnapshot { node, address, to, message, data } => {
+                self.post_snapshot(host, node, &address, to, message, data.to_vec());
+            }
+            Effect::Reply { ticket, answer } => self.reply(host, ticket, answer),
+            Effect::Enlist { node, address, member, keyring } => {
+                let from = self.machines[host].identity.node;
+                let body = Rc::new(Body::Enlist { from, member, keyring });
+                let to = self.host_at(&address).filter(|to| self.machines[*to].identity.node == node);
+                self.call(Caller::Enlist { host, life, node, member }, to, Principal::Node(from), body, 3_000);
+            }
+            Effect::Discharge { node, address, member } => {
+                let from = self.machines[host].identity.node;
+                let body = Rc::new(Body::Discharge { from, member });
+                let to = self.host_at(&address).filter(|to| self.machines[*to].identity.node == node);
+                self.call(Caller::Discharge { host, life, node, member }, to, Principal::Node(from), body, 3_000);
+            }
+            Effect::Provide { id, call } => {
+                self.note(8, host as u64, || format!("n{host} asks the cloud: {call:?}"));
+                self.later(self.options.cloud_ms, Event::Cloud { host, life, id, call });
+            }
+            Effect::Report { report, try_in_order } => {
+                if !try_in_order.is_empty() {
+                    self.machines[host].identity.seeds = try_in_order.clone();
+                }
+                self.report(host, report, try_in_order);
+            }
+            Effect::Changed { access, .. } => {
+                if let (Some(access), Some(running)) = (access, self.machines[host].running()) {
+                    running.removed = access.removed.iter().copied().collect();
+                    running.access = Some(access);
+                }
+            }
+            Effect::Keyring(keyring) => self.machines[host].disk.keyring = keyring,
+            Effect::Log { level, text } => self.trace.line(self.now, || format!("n{host} log {level:?}: {text}")),
+            Effect::Stop { failed, why } => {
+                self.note(9, host as u64, || format!("n{host} stops (failed: {failed}): {why}"));
+                if why.contains("removed") {
+                    self.machines[host].retired = true;
+                }
+                self.crash(host);
+            }
+        }
+    }
+
+    pub fn disk_done(&mut self, host: usize) {
+        let life = self.machines[host].life;
+        if self.rng.chance(self.options.disk_error) {
+            self.counts.add(Count::DiskErrors);
+            self.note(10, host as u64, || format!("n{host} cannot write to its disk"));
+            self.input(host, Input::StoreFailed { why: "input/output error".into() });
+            // A process that lives on after that would lie; whatever it does, the restart comes.
+            assert!(!self.is_up(host), "violation: n{host} lives on after its store failed");
+            return;
+        }
+        let (number, more) = self.machines[host].disk.finish();
+        if more {
+            self.later(self.options.disk_ms, Event::DiskDone { host, life });
+        }
+        self.note(11, number, || format!("n{host} persisted {number}"));
+        if self.mutant != Some(Mutant::EarlyPersisted) {
+            self.input(host, Input::Persisted { number });
+        }
+    }
+
+    // ---- the provider
+
+    pub fn cloud_executes(&mut self, host: usize, life: u64, id: u64, call: ProviderCall) {
+        let launch = matches!(call, ProviderCall::Launch(_));
+        if self.rng.chance(self.options.cloud_failed) {
+            self.counts.add(if launch { Count::LaunchesFailed } else { Count::CloudCallsFailed });
+            let outcome = Provided::Failed { why: "request limit exceeded".into(), final_: false };
+            return self.cloud_answers(host, life, id, outcome);
+        }
+        self.note(12, id, || format!("cloud carries out {call:?}"));
+        let outcome = match call {
+            ProviderCall::Launch(request) => self.launch(request),
+            ProviderCall::Describe => {
+                let ago = if self.rng.chance(self.options.describe_stale) { self.rng.between(1, 4) } else { 0 };
+                if ago > 0 {
+                    self.counts.add(Count::DescribesStale);
+                }
+                Provided::Described(self.cloud.describe(ago as usize))
+            }
+            ProviderCall::Start { id } => self.start_instance(&id),
+            ProviderCall::Stop { id } => self.stop_instance(&id),
+            ProviderCall::Terminate { id } => self.terminate_instance(&id),
+        };
+        if self.rng.chance(self.options.cloud_lost) {
+            if launch {
+                self.counts.add(Count::LaunchRepliesLost);
+            }
+            let outcome = Provided::Failed { why: "no answer within 3 s".into(), final_: false };
+            self.at(self.now + 3_000, Event::Tell { host, life: Some(life), input: Input::Provided { id, outcome } });
+            return;
+        }
+        self.cloud_answers(host, life, id, outcome);
+    }
+
+    fn cloud_answers(&mut self, host: usize, life: u64, id: u64, outcome: Provided) {
+        self.later(self.options.cloud_ms, Event::Tell { host, life: Some(life), input: Input::Provided { id, outcome } });
+    }
+
+    fn launch(&mut self, request: LaunchRequest) -> Provided {
+        let operation = request.operation;
+        let host = self.machines.len();
+        match self.cloud.launch(&request, host, self.mutant == Some(Mutant::LaunchNotIdempotent)) {
+            Launch::Known { id, address } => {
+                self.counts.add(Count::LaunchRepeats);
+                Provided::Launched { operation, id, address }
+            }
+            Launch::New { id, address } => {
+                self.counts.add(Count::Launches);
+                let secret = request.token.splitn(3, '-').nth(2).expect("a token has three parts").to_string();
+                let host = self.add_machine(address.clone(), Some(id.clone()), secret, request.seeds);
+                self.boot_later(host);
+                self.cloud.check_one_each();
+                self.workload.check_brakes(&self.cloud);
+                Provided::Launched { operation, id, address }
+            }
+        }
+    }
+
+    fn start_instance(&mut self, id: &str) -> Provided {
+        let Some(instance) = self.cloud.instances.get(id).filter(|instance| !instance.vanished) else {
+            return Provided::Failed { why: format!("there is no instance {id}"), final_: true };
+        };
+        let (host, state) = (instance.host, instance.state);
+        match state {
+            InstanceState::Terminated => return Provided::Failed { why: format!("{id} is terminated"), final_: true },
+            InstanceState::Stopped => {
+                self.counts.add(Count::InstancesStarted);
+                self.cloud.set(id, InstanceState::Pending);
+                self.boot_later(host);
+            }
+            _ => {}
+        }
+        Provided::Done
+    }
+
+    fn stop_instance(&mut self, id: &str) -> Provided {
+        let Some(instance) = self.cloud.instances.get(id) else {
+            return Provided::Failed { why: format!("there is no instance {id}"), final_: true };
+        };
+        let host = instance.host;
+        self.crash(host);
+        self.cloud.set(id, InstanceState::Stopped);
+        Provided::Done
+    }
+
+    pub fn terminate_instance(&mut self, id: &str) -> Provided {
+        let Some(instance) = self.cloud.instances.get(id) else {
+            return Provided::Failed { why: format!("there is no instance {id}"), final_: true };
+        };
+        let host = instance.host;
+        if instance.state != InstanceState::Terminated {
+            self.counts.add(Count::InstancesTerminated);
+            self.stop_process(host);
+            self.machines[host].gone = true;
+            self.cloud.set(id, InstanceState::Terminated);
+        }
+        Provided::Done
+    }
+
+    // ---- what the checkers see
+
+    fn watch(&mut self, host: usize) {
+        let Some(view) = self.member(host) else { return };
+        self.trace.mix(view.term << 32 ^ view.applied << 8 ^ view.commit);
+        if self.checkers.member(&view) {
+            self.counts.add(Count::Elections);
+            self.note(13, view.term, || format!("n{host} (member {}) leads term {}", view.member, view.term));
+        }
+        self.checkers.digest(&view);
+    }
+
+    /// A replica's answer without any network between.
+    fn probe(&mut self, host: usize, query: Query) -> Option<View> {
+        let world = self.now;
+        let life = self.machines[host].life;
+        let running = self.machines[host].running()?;
+        let now = running.clock.read(world);
+        let request = Request::Read { stale: true, query };
+        running.replica.handle(Input::Request { ticket: PROBE, principal: Principal::Admin, request }, now);
+        let mut found = None;
+        while let Some(effect) = self.machines[host].running().and_then(|running| running.replica.poll_effect()) {
+            match effect {
+                Effect::Reply { ticket: PROBE, answer: Answer::Read { view, .. } } => found = Some(view),
+                Effect::Reply { ticket: PROBE, .. } => {}
+                other => self.carry_out(host, life, other),
+            }
+        }
+        found
+    }
+
+    pub fn member(&mut self, host: usize) -> Option<MemberView> {
+        match self.probe(host, Query::Member)? {
+            View::Member(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    pub fn status(&mut self, host: usize) -> Option<Box<StatusView>> {
+        match self.probe(host, Query::Status)? {
+            View::Status(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// What this machine holds under `key`.
+    pub fn kv(&mut self, host: usize, key: &str) -> (Option<Vec<u8>>, u64) {
+        match self.probe(host, Query::KvGet(key.into())) {
+            Some(View::Kv { value, version }) => (value, version),
+            other => panic!("violation: n{host} does not answer a stale read of {key}: {other:?}"),
+        }
+    }
+
+    /// Who leads by its own word; of two, the one of the later term.
+    pub fn leader(&mut self) -> Option<usize> {
+        let leads = |world: &mut World, host| world.member(host).filter(|view| view.role == "leader").map(|view| (view.term, host));
+        let mut found: Option<(u64, usize)> = None;
+        for host in 0..self.machines.len() {
+            found = found.max(leads(self, host));
+        }
+        found.map(|(_, host)| host)
+    }
+}

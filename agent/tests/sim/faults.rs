@@ -1,0 +1,173 @@
+//! What breaks, when, and how it comes back.
+
+use crate::{
+    counts::Count,
+    world::{Event, World},
+};
+use agent::model::{instance::InstanceState, io::Input};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Partition,
+    Heal,
+    Crash,
+    Pause,
+    ClockJump,
+    /// An instance's process ends and nobody starts it but the leader.
+    Die,
+    /// An instance is gone, disk and all.
+    Vanish,
+    /// A watchdog starts a process again.
+    Restart(usize),
+}
+
+impl World {
+    pub fn begin_faults(&mut self) {
+        for fault in [Fault::Partition, Fault::Crash, Fault::Pause, Fault::ClockJump, Fault::Die, Fault::Vanish] {
+            self.schedule(fault);
+        }
+    }
+
+    fn mean_gap(&self, fault: Fault) -> u64 {
+        match fault {
+            Fault::Partition => self.options.partition_every_ms,
+            Fault::Crash => self.options.crash_every_ms,
+            Fault::Pause => self.options.pause_every_ms,
+            Fault::ClockJump => self.options.clock_jump_every_ms,
+            Fault::Die => self.options.die_every_ms,
+            Fault::Vanish => self.options.vanish_every_ms,
+            Fault::Heal | Fault::Restart(_) => 0,
+        }
+    }
+
+    fn schedule(&mut self, fault: Fault) {
+        let gap = self.mean_gap(fault);
+        if gap > 0 {
+            self.later((1, 2 * gap), Event::Fault(fault));
+        }
+    }
+
+    pub fn strike(&mut self, fault: Fault) {
+        if let Fault::Restart(host) = fault {
+            return self.at(self.now, Event::Boot { host });
+        }
+        if fault == Fault::Heal {
+            return self.network.heal();
+        }
+        if self.mean_gap(fault) == 0 {
+            return;
+        }
+        self.schedule(fault);
+        let up: Vec<usize> = self.hosts().into_iter().filter(|host| self.is_up(*host)).collect();
+        let victim = self.rng.pick(&up).copied();
+        self.note(14, victim.unwrap_or(99) as u64, || format!("fault {fault:?} (n{victim:?})"));
+        match (fault, victim) {
+            (Fault::Partition, _) if up.len() > 1 => {
+                self.network.partition(&up, &mut self.rng, &mut self.counts);
+                self.later(self.options.partition_ms, Event::Fault(Fault::Heal));
+            }
+            (Fault::Crash, Some(victim)) => self.crash_some(victim, &up),
+            (Fault::Pause, Some(victim)) => {
+                self.counts.add(Count::Pauses);
+                let (low, high) = self.options.pause_ms;
+                self.machines[victim].paused_until = self.now + self.rng.between(low, high);
+            }
+            (Fault::ClockJump, Some(victim)) => {
+                self.counts.add(Count::ClockJumps);
+                let skew = self.rng.signed(self.options.skew_ms.max(60_000));
+                self.machines[victim].skew_ms = skew;
+                if let Some(running) = self.machines[victim].running() {
+                    running.clock.skew_ms = skew;
+                }
+            }
+            (Fault::Die, Some(victim)) if self.machines[victim].instance.is_some() => {
+                self.counts.add(Count::InstancesDied);
+                self.stop_process(victim);
+            }
+            (Fault::Vanish, _) => self.vanish(),
+            _ => {}
+        }
+    }
+
+    fn crash_some(&mut self, victim: usize, up: &[usize]) {
+        if self.rng.chance(self.options.crash_all) {
+            self.counts.add(Count::CrashesOfAll);
+            up.iter().for_each(|host| self.crash(*host));
+        } else if self.rng.chance(self.options.shutdown) && self.machines[victim].running().is_some() {
+            self.counts.add(Count::Shutdowns);
+            self.input(victim, Input::Shutdown);
+            // Whoever asked a process to end kills it when it takes too long.
+            let life = self.machines[victim].life;
+            self.at(self.now + 5_000, Event::Tell { host: victim, life: Some(life), input: Input::StoreFailed { why: "killed".into() } });
+            self.restart_later(victim);
+        } else {
+            self.crash(victim);
+        }
+    }
+
+    /// Kill -9, or a stop by its own decision; a watchdog may start it again.
+    pub fn crash(&mut self, host: usize) {
+        if !self.is_up(host) {
+            return;
+        }
+        self.counts.add(Count::Crashes);
+        self.stop_process(host);
+        if self.machines[host].instance.is_none() || self.rng.chance(500) {
+            self.restart_later(host);
+        }
+    }
+
+    fn restart_later(&mut self, host: usize) {
+        self.later(self.options.down_ms, Event::Fault(Fault::Restart(host)));
+    }
+
+    /// Takes an instance and its disk, but never so many that a majority of the voters' disks is gone.
+    fn vanish(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(status) = self.status(leader) else { return };
+        let voters: Vec<usize> = status
+            .nodes
+            .iter()
+            .filter(|node| node.member.is_some_and(|member| status.voters.contains(&member)))
+            .filter_map(|node| self.host_of(node.id))
+            .filter(|host| !self.machines[*host].gone)
+            .collect();
+        if status.voters.len() < 3 || voters.len() < status.voters.len() || !status.outgoing.is_empty() {
+            return;
+        }
+        let candidates: Vec<usize> = self.hosts().into_iter().filter(|host| self.machines[*host].instance.is_some()).collect();
+        let Some(victim) = self.rng.pick(&candidates).copied() else { return };
+        if self.workload.vanished_at.is_some_and(|at| self.now < at + 8_000) {
+            return;
+        }
+        self.workload.vanished_at = Some(self.now);
+        self.counts.add(Count::InstancesVanished);
+        self.note(15, victim as u64, || format!("n{victim} vanishes with its disk"));
+        self.stop_process(victim);
+        self.machines[victim].gone = true;
+        let id = self.machines[victim].instance.clone().expect("only instances vanish");
+        self.cloud.set(&id, InstanceState::Terminated);
+        if self.rng.chance(500) {
+            self.cloud.instances.get_mut(&id).expect("it is known").vanished = true;
+        }
+    }
+
+    /// Everything works again, and who can be started is started by the leader; or, if there is none, by a person.
+    pub fn heal(&mut self) {
+        self.options.heal();
+        self.network.heal();
+        for machine in &mut self.machines {
+            machine.paused_until = 0;
+            machine.drift_ppm = 0;
+        }
+        let idle: Vec<usize> = self.hosts().into_iter().filter(|host| !self.is_up(*host) && self.machines[*host].instance.is_none()).collect();
+        idle.into_iter().for_each(|host| self.boot_later(host));
+    }
+
+    /// `disco bootstrap` after a reboot: all stopped instances are started.
+    pub fn start_all(&mut self) {
+        self.note(16, 0, || "a person starts all stopped instances".into());
+        let stopped: Vec<usize> = self.cloud.instances.values().filter(|i| i.state == InstanceState::Stopped).map(|i| i.host).collect();
+        stopped.into_iter().for_each(|host| self.boot_later(host));
+    }
+}

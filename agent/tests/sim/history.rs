@@ -1,0 +1,169 @@
+//! One history: a safety phase in which anything may happen, then a liveness phase in which all must come to rest.
+
+use crate::{
+    counts::{Count, Counts},
+    world::World,
+};
+use agent::model::{
+    instance::InstanceState,
+    node::{NodeState, Role},
+    query::StatusView,
+};
+
+/// How long the cluster may take to come to rest once nothing breaks any more.
+const SETTLE_MAX_MS: u64 = 90_000;
+/// A leader that a restart of all machines needs no longer than this to show itself.
+const LEADERLESS_MS: u64 = 8_000;
+const LOOK_EVERY_MS: u64 = 250;
+
+pub struct Outcome {
+    pub hash: u64,
+    pub counts: Counts,
+}
+
+/// # Panics
+/// When a checker finds a violation, or the cluster does not come to rest.
+pub fn play_in(world: &mut World) {
+    world.begin_workload();
+    world.begin_faults();
+    let safety = world.options.safety_ms;
+    while world.now < safety {
+        world.run_until((world.now + 500).min(safety));
+        world.watch_voters();
+    }
+    world.heal();
+    let launched = world.cloud.by_operation.len() as u32;
+    let nodes = world.rng.between(1, world.options.nodes_max.into()) as u32;
+    world.note(20, nodes.into(), || format!("everything is healed; {nodes} nodes are wanted"));
+    world.workload.settle(nodes, launched);
+    settle(world);
+    world.workload.closing = true;
+    finish_clients(world);
+    world.check_all_is_there();
+}
+
+pub fn finish(world: &World) -> Outcome {
+    let mut counts = world.counts.clone();
+    counts.add_many(Count::Events, world.trace.events);
+    Outcome { hash: world.trace.hash, counts }
+}
+
+fn settle(world: &mut World) {
+    let healed = world.now;
+    let mut leaderless_since = Some(world.now);
+    let mut calm = 0;
+    loop {
+        world.run_until(world.now + LOOK_EVERY_MS);
+        world.watch_voters();
+        match world.leader() {
+            Some(_) => leaderless_since = None,
+            None => {
+                let since = *leaderless_since.get_or_insert(world.now);
+                if world.now > since + LEADERLESS_MS {
+                    world.start_all();
+                    leaderless_since = None;
+                }
+            }
+        }
+        let missing = world.missing();
+        calm = if missing.is_none() { calm + 1 } else { 0 };
+        if calm == 2 {
+            return;
+        }
+        if let Some(missing) = missing.filter(|_| world.now > healed + SETTLE_MAX_MS) {
+            panic!("violation: not at rest {} s after the heal: {missing}", SETTLE_MAX_MS / 1000);
+        }
+    }
+}
+
+fn finish_clients(world: &mut World) {
+    let began = world.now;
+    while !world.workload.clients_are_idle() {
+        world.run_until(world.now + LOOK_EVERY_MS);
+        assert!(world.now < began + 20_000, "violation: a client is not answered in a healthy cluster");
+    }
+}
+
+impl World {
+    /// What is not yet as it should be.
+    pub fn missing(&mut self) -> Option<String> {
+        if !self.workload.admin_is_idle() {
+            return Some("the administrator waits for an answer".into());
+        }
+        let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
+        let Some(status) = self.status(leader) else { return Some("the leader does not answer".into()) };
+        self.missing_in(&status).or_else(|| self.missing_on_machines(&status))
+    }
+
+    fn missing_in(&self, status: &StatusView) -> Option<String> {
+        let desired = self.workload.target;
+        if status.desired_nodes != desired {
+            return Some(format!("{desired} nodes are wanted, the state says {}", status.desired_nodes));
+        }
+        if let Some(node) = status.nodes.iter().find(|node| node.state != NodeState::Ready) {
+            return Some(format!("node {} is {}: {}", node.id, node.state.as_str(), node.reason));
+        }
+        // Machines no provider made count too; only a leader's own instance may be one too many beside them.
+        let launched = status.nodes.iter().filter(|node| node.instance.is_some()).count();
+        let by_hand = status.nodes.len() - launched;
+        let right = launched + by_hand == desired as usize || by_hand >= desired as usize && launched <= 1;
+        if !right {
+            return Some(format!("{launched} nodes on instances and {by_hand} others, {desired} are wanted"));
+        }
+        let able = status.nodes.iter().filter(|node| node.admitted == Role::Manager).count();
+        let odd = if able % 2 == 1 { able } else { able.saturating_sub(1) };
+        let wanted = odd.min(self.workload.managers as usize);
+        if status.voters.len() != wanted || !status.outgoing.is_empty() {
+            return Some(format!("voters are {:?} (outgoing {:?}), {wanted} are wanted", status.voters, status.outgoing));
+        }
+        let running = |state| state == InstanceState::Running;
+        let live: Vec<_> = status.instances.iter().filter(|i| !matches!(i.state, InstanceState::Terminated | InstanceState::Failed)).collect();
+        if let Some(instance) = live.iter().find(|instance| !running(instance.state)) {
+            return Some(format!("instance {:?} is {}: {}", instance.id, instance.state.as_str(), instance.problem));
+        }
+        (live.len() != launched).then(|| format!("{} instances recorded, {launched} are nodes", live.len()))
+    }
+
+    fn missing_on_machines(&mut self, status: &StatusView) -> Option<String> {
+        let active = self.cloud.active();
+        let launched = status.nodes.iter().filter(|node| node.instance.is_some()).count();
+        if active != launched {
+            return Some(format!("the cloud bills {active} instances, {launched} are nodes"));
+        }
+        for node in &status.nodes {
+            let host = self.host_of(node.id)?;
+            let view = self.member(host);
+            let Some(view) = view else { return Some(format!("n{host} does not run")) };
+            if node.member.is_some_and(|member| view.member != member.0) {
+                return Some(format!("n{host} sits as member {}, not {:?}", view.member, node.member));
+            }
+            if node.member.is_none() && view.member != 0 {
+                return Some(format!("n{host} still sits as member {}", view.member));
+            }
+        }
+        None
+    }
+
+    pub fn watch_voters(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(status) = self.status(leader) else { return };
+        let Some(view) = self.member(leader) else { return };
+        if self.checkers.voters(view.applied, &status.voters, &status.outgoing, self.workload.managers.max(3)) {
+            self.counts.add(Count::VoterSets);
+        }
+        if !status.outgoing.is_empty() {
+            self.counts.add(Count::JointChanges);
+        }
+    }
+
+    /// Every acknowledged write, on every manager.
+    fn check_all_is_there(&mut self) {
+        let keys = self.checkers.keys();
+        let leader = self.leader().expect("a cluster at rest has a leader");
+        for key in keys {
+            let floor = self.checkers.begin(&key, None);
+            let (value, version) = self.kv(leader, &key);
+            self.checkers.read(&key, value.as_deref(), version, floor);
+        }
+    }
+}
