@@ -3,15 +3,17 @@
 //! Linearizability needs no search here: every write's answer and every read's version is a log index, so a register's
 //! history is right if no operation goes below what had already been shown when it began.
 
-use agent::model::{ids::MemberId, query::MemberView};
+use agent::model::ids::MemberId;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct Checkers {
-    leaders: BTreeMap<u64, u64>,
-    digests: BTreeMap<u64, u64>,
-    /// Last voter set seen, as an ascending list.
-    voters: BTreeMap<u64, BTreeSet<MemberId>>,
+    /// By term.
+    leaders: BTreeMap<u64, MemberId>,
+    /// By log index, and who had it first.
+    digests: BTreeMap<u64, (u64, MemberId)>,
+    /// By the log index they came into force at: the voters, and whether jointly with the set before.
+    voters: BTreeMap<u64, (Vec<MemberId>, bool)>,
     registers: BTreeMap<String, Register>,
     admitted: BTreeMap<String, (u32, BTreeMap<Vec<u8>, u64>)>,
 }
@@ -29,52 +31,42 @@ struct Register {
 
 impl Checkers {
     /// True when this is the first sight of a term's leader.
-    pub fn member(&mut self, view: &MemberView) -> bool {
-        if view.member == 0 {
-            return false;
-        }
-        assert!(view.applied <= view.commit, "violation: member {} applied {} but only {} is committed", view.member, view.applied, view.commit);
-        if view.role != "leader" {
-            return false;
-        }
-        let first = !self.leaders.contains_key(&view.term);
-        let leader = *self.leaders.entry(view.term).or_insert(view.member);
-        assert!(leader == view.member, "violation: two leaders in term {}: members {leader} and {}", view.term, view.member);
+    pub fn leads(&mut self, member: MemberId, term: u64) -> bool {
+        let first = !self.leaders.contains_key(&term);
+        let leader = *self.leaders.entry(term).or_insert(member);
+        assert!(leader == member, "violation: two leaders in term {term}: members {} and {}", leader.0, member.0);
         first
     }
 
-    pub fn digest(&mut self, view: &MemberView) {
-        if view.member == 0 || view.applied == 0 {
-            return;
-        }
-        let digest = *self.digests.entry(view.applied).or_insert(view.digest);
+    pub fn digest(&mut self, member: MemberId, applied: u64, digest: u64) {
+        let (first, who) = *self.digests.entry(applied).or_insert((digest, member));
         assert!(
-            digest == view.digest,
-            "violation: states differ at index {}: member {} has digest {:016x}, another had {digest:016x}",
-            view.applied,
-            view.member,
-            view.digest
+            first == digest,
+            "violation: states differ at index {applied}: member {} has digest {digest:016x}, member {} had {first:016x}",
+            member.0,
+            who.0,
         );
         if self.digests.len() > 4096 {
             self.digests.pop_first();
         }
     }
 
-    /// `outgoing` is not empty inside a joint change. True if this set was not seen before.
-    pub fn voters(&mut self, at: u64, incoming: &[MemberId], outgoing: &[MemberId], managers_max: u32) -> bool {
-        if incoming.is_empty() {
-            return false;
-        }
-        if outgoing.is_empty() {
-            assert!(incoming.len() % 2 == 1, "violation: an even number of voters outside a joint change: {incoming:?}");
-        }
-        assert!(incoming.len() <= managers_max as usize, "violation: {} voters, but at most {managers_max} are wanted", incoming.len());
-        let set: BTreeSet<MemberId> = incoming.iter().copied().collect();
-        let changed = self.voters.last_key_value().is_none_or(|(_, last)| *last != set);
+    /// True if this set was not seen before at this index.
+    pub fn membership(&mut self, at: u64, voters: &[MemberId], joint: bool, managers_max: u32) -> bool {
+        assert!(!voters.is_empty(), "violation: nobody votes");
+        assert!(joint || voters.len() % 2 == 1, "violation: an even number of voters outside a joint change: {voters:?}");
+        assert!(voters.len() <= managers_max as usize, "violation: {} voters, but at most {managers_max} are wanted", voters.len());
+        let before = self.voters.range(..=at).next_back();
+        let changed = before.is_none_or(|(_, (last, was_joint))| last != voters || *was_joint != joint);
         if changed {
-            self.voters.insert(at, set);
+            self.voters.insert(at, (voters.to_vec(), joint));
         }
         changed
+    }
+
+    /// The newest membership anybody has applied: its voters, and whether it is a joint one.
+    pub fn newest_voters(&self) -> Option<(&[MemberId], bool)> {
+        self.voters.last_key_value().map(|(_, (voters, joint))| (voters.as_slice(), *joint))
     }
 
     /// The floor an operation on `key` that begins now must not go below.

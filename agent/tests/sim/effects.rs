@@ -5,19 +5,21 @@ use crate::{
     cloud::Launch,
     counts::Count,
     mutants::Mutant,
-    node::Body,
+    node::{Body, Process},
     world::{Event, World},
 };
-use agent::model::{
-    ids::Ticket,
-    instance::InstanceState,
-    io::{Effect, Input, Provided, ProviderCall},
-    query::{Answer, LaunchRequest, MemberView, Principal, Query, Request, StatusView, View},
+use agent::{
+    logic::{raft::Consensus, replica::Replica},
+    model::{
+        instance::InstanceState,
+        io::{Effect, Input, Provided, ProviderCall},
+        query::{LaunchRequest, Principal},
+    },
 };
 use std::rc::Rc;
 
-/// Asked by the checkers, answered on the spot.
-const PROBE: Ticket = Ticket(u64::MAX);
+/// Digests are compared at multiples of this log index: hashing the whole state is dear.
+const DIGEST_EVERY: u64 = 4;
 
 impl World {
     pub fn input(&mut self, host: usize, input: Input) {
@@ -234,63 +236,48 @@ impl World {
     // ---- what the checkers see
 
     fn watch(&mut self, host: usize) {
-        let Some(view) = self.member(host) else { return };
-        self.trace.mix(view.term << 32 ^ view.applied << 8 ^ view.commit);
-        if self.checkers.member(&view) {
+        let Some(running) = self.machines[host].running() else { return };
+        let applied = running.replica.applied();
+        let news = applied != running.watched_applied;
+        running.watched_applied = applied;
+        // An index that every member samples or none does, so that samples meet.
+        let digest = (news && applied % DIGEST_EVERY == 0).then(|| running.replica.state().digest());
+        let Some(consensus) = running.replica.consensus() else { return };
+        let (member, term, commit) = (consensus.member(), consensus.term(), consensus.commit_index());
+        let leads = consensus.is_leader();
+        let membership = news.then(|| consensus.membership());
+        self.trace.mix(term << 40 ^ applied << 20 ^ commit);
+        assert!(applied <= commit, "violation: member {} applied {applied} but only {commit} is committed", member.0);
+        if leads && self.checkers.leads(member, term) {
             self.counts.add(Count::Elections);
-            self.note(13, view.term, || format!("n{host} (member {}) leads term {}", view.member, view.term));
+            self.note(13, term, || format!("n{host} (member {}) leads term {term}", member.0));
         }
-        self.checkers.digest(&view);
-    }
-
-    /// A replica's answer without any network between.
-    fn probe(&mut self, host: usize, query: Query) -> Option<View> {
-        let world = self.now;
-        let life = self.machines[host].life;
-        let running = self.machines[host].running()?;
-        let now = running.clock.read(world);
-        let request = Request::Read { stale: true, query };
-        running.replica.handle(Input::Request { ticket: PROBE, principal: Principal::Admin, request }, now);
-        let mut found = None;
-        while let Some(effect) = self.machines[host].running().and_then(|running| running.replica.poll_effect()) {
-            match effect {
-                Effect::Reply { ticket: PROBE, answer: Answer::Read { view, .. } } => found = Some(view),
-                Effect::Reply { ticket: PROBE, .. } => {}
-                other => self.carry_out(host, life, other),
+        if let Some(digest) = digest {
+            self.checkers.digest(member, applied, digest);
+        }
+        if let Some(membership) = membership.filter(|membership| membership.contains(member)) {
+            let managers = self.workload.managers.max(3);
+            if self.checkers.membership(applied, &membership.voters, membership.joint, managers) {
+                self.note(17, applied, || format!("voters {:?}, learners {:?}, joint {}", membership.voters, membership.learners, membership.joint));
+                self.counts.add(if membership.joint { Count::JointChanges } else { Count::VoterSets });
             }
         }
-        found
     }
 
-    pub fn member(&mut self, host: usize) -> Option<MemberView> {
-        match self.probe(host, Query::Member)? {
-            View::Member(view) => Some(view),
+    pub fn replica(&self, host: usize) -> Option<&Replica> {
+        match &self.machines[host].process {
+            Some(Process::Running(running)) => Some(&running.replica),
             _ => None,
         }
     }
 
-    pub fn status(&mut self, host: usize) -> Option<Box<StatusView>> {
-        match self.probe(host, Query::Status)? {
-            View::Status(view) => Some(view),
-            _ => None,
-        }
-    }
-
-    /// What this machine holds under `key`.
-    pub fn kv(&mut self, host: usize, key: &str) -> (Option<Vec<u8>>, u64) {
-        match self.probe(host, Query::KvGet(key.into())) {
-            Some(View::Kv { value, version }) => (value, version),
-            other => panic!("violation: n{host} does not answer a stale read of {key}: {other:?}"),
-        }
+    pub fn consensus(&self, host: usize) -> Option<&Consensus> {
+        self.replica(host)?.consensus()
     }
 
     /// Who leads by its own word; of two, the one of the later term.
-    pub fn leader(&mut self) -> Option<usize> {
-        let leads = |world: &mut World, host| world.member(host).filter(|view| view.role == "leader").map(|view| (view.term, host));
-        let mut found: Option<(u64, usize)> = None;
-        for host in 0..self.machines.len() {
-            found = found.max(leads(self, host));
-        }
-        found.map(|(_, host)| host)
+    pub fn leader(&self) -> Option<usize> {
+        let term = |host: usize| self.consensus(host).filter(|consensus| consensus.is_leader()).map(Consensus::term);
+        (0..self.machines.len()).filter_map(|host| Some((term(host)?, host))).max().map(|(_, host)| host)
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     counts::Count,
     world::{Event, World},
 };
-use agent::model::{instance::InstanceState, io::Input};
+use agent::model::{ids::MemberId, instance::InstanceState, io::Input};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -123,16 +123,12 @@ impl World {
 
     /// Takes an instance and its disk, but never so many that a majority of the voters' disks is gone.
     fn vanish(&mut self) {
-        let Some(leader) = self.leader() else { return };
-        let Some(status) = self.status(leader) else { return };
-        let voters: Vec<usize> = status
-            .nodes
-            .iter()
-            .filter(|node| node.member.is_some_and(|member| status.voters.contains(&member)))
-            .filter_map(|node| self.host_of(node.id))
-            .filter(|host| !self.machines[*host].gone)
-            .collect();
-        if status.voters.len() < 3 || voters.len() < status.voters.len() || !status.outgoing.is_empty() {
+        let Some((voters, joint)) = self.checkers.newest_voters() else { return };
+        let seated = |member: &MemberId| {
+            let at = |host: &usize| self.machines[*host].disk.durable.member == Some(*member) && !self.machines[*host].gone;
+            (0..self.machines.len()).any(|host| at(&host))
+        };
+        if voters.len() < 3 || joint || !voters.iter().all(seated) {
             return;
         }
         let candidates: Vec<usize> = self.hosts().into_iter().filter(|host| self.machines[*host].instance.is_some()).collect();

@@ -4,10 +4,12 @@ use crate::{
     counts::{Count, Counts},
     world::World,
 };
-use agent::model::{
-    instance::InstanceState,
-    node::{NodeState, Role},
-    query::StatusView,
+use agent::{
+    logic::{raft::Consensus, replica::Replica},
+    model::{
+        instance::InstanceState,
+        node::{NodeState, Role},
+    },
 };
 
 /// How long the cluster may take to come to rest once nothing breaks any more.
@@ -29,7 +31,6 @@ pub fn play_in(world: &mut World) {
     let safety = world.options.safety_ms;
     while world.now < safety {
         world.run_until((world.now + 500).min(safety));
-        world.watch_voters();
     }
     world.heal();
     let launched = world.cloud.by_operation.len() as u32;
@@ -54,7 +55,6 @@ fn settle(world: &mut World) {
     let mut calm = 0;
     loop {
         world.run_until(world.now + LOOK_EVERY_MS);
-        world.watch_voters();
         match world.leader() {
             Some(_) => leaderless_since = None,
             None => {
@@ -91,78 +91,70 @@ impl World {
             return Some("the administrator waits for an answer".into());
         }
         let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
-        let Some(status) = self.status(leader) else { return Some("the leader does not answer".into()) };
-        self.missing_in(&status).or_else(|| self.missing_on_machines(&status))
+        let replica = self.replica(leader).expect("a leader runs");
+        self.missing_in(replica).or_else(|| self.missing_on_machines(replica))
     }
 
-    fn missing_in(&self, status: &StatusView) -> Option<String> {
+    fn missing_in(&self, replica: &Replica) -> Option<String> {
+        let state = replica.state();
         let desired = self.workload.target;
-        if status.desired_nodes != desired {
-            return Some(format!("{desired} nodes are wanted, the state says {}", status.desired_nodes));
+        if state.desired_nodes != desired {
+            return Some(format!("{desired} nodes are wanted, the state says {}", state.desired_nodes));
         }
-        if let Some(node) = status.nodes.iter().find(|node| node.state != NodeState::Ready) {
+        if let Some(node) = state.nodes.values().find(|node| node.state != NodeState::Ready) {
             return Some(format!("node {} is {}: {}", node.id, node.state.as_str(), node.reason));
         }
         // Machines no provider made count too; only a leader's own instance may be one too many beside them.
-        let launched = status.nodes.iter().filter(|node| node.instance.is_some()).count();
-        let by_hand = status.nodes.len() - launched;
+        let launched = state.nodes.values().filter(|node| node.instance.is_some()).count();
+        let by_hand = state.nodes.len() - launched;
         let right = launched + by_hand == desired as usize || by_hand >= desired as usize && launched <= 1;
         if !right {
             return Some(format!("{launched} nodes on instances and {by_hand} others, {desired} are wanted"));
         }
-        let able = status.nodes.iter().filter(|node| node.admitted == Role::Manager).count();
+        let able = state.nodes.values().filter(|node| node.admitted == Role::Manager).count();
         let odd = if able % 2 == 1 { able } else { able.saturating_sub(1) };
         let wanted = odd.min(self.workload.managers as usize);
-        if status.voters.len() != wanted || !status.outgoing.is_empty() {
-            return Some(format!("voters are {:?} (outgoing {:?}), {wanted} are wanted", status.voters, status.outgoing));
+        let group = replica.consensus().expect("a leader has a seat").membership();
+        if group.voters.len() != wanted || group.joint {
+            return Some(format!("voters are {:?} (joint: {}), {wanted} are wanted", group.voters, group.joint));
         }
         let running = |state| state == InstanceState::Running;
-        let live: Vec<_> = status.instances.iter().filter(|i| !matches!(i.state, InstanceState::Terminated | InstanceState::Failed)).collect();
+        let live: Vec<_> = state.instances.values().filter(|i| !matches!(i.state, InstanceState::Terminated | InstanceState::Failed)).collect();
         if let Some(instance) = live.iter().find(|instance| !running(instance.state)) {
             return Some(format!("instance {:?} is {}: {}", instance.id, instance.state.as_str(), instance.problem));
         }
         (live.len() != launched).then(|| format!("{} instances recorded, {launched} are nodes", live.len()))
     }
 
-    fn missing_on_machines(&mut self, status: &StatusView) -> Option<String> {
+    fn missing_on_machines(&self, replica: &Replica) -> Option<String> {
+        let state = replica.state();
         let active = self.cloud.active();
-        let launched = status.nodes.iter().filter(|node| node.instance.is_some()).count();
+        let launched = state.nodes.values().filter(|node| node.instance.is_some()).count();
         if active != launched {
             return Some(format!("the cloud bills {active} instances, {launched} are nodes"));
         }
-        for node in &status.nodes {
+        for node in state.nodes.values() {
             let host = self.host_of(node.id)?;
-            let view = self.member(host);
-            let Some(view) = view else { return Some(format!("n{host} does not run")) };
-            if node.member.is_some_and(|member| view.member != member.0) {
-                return Some(format!("n{host} sits as member {}, not {:?}", view.member, node.member));
+            let Some(there) = self.replica(host) else { return Some(format!("n{host} does not run")) };
+            let seat = there.consensus().map(Consensus::member);
+            if seat != node.member {
+                return Some(format!("n{host} sits as member {seat:?}, not {:?}", node.member));
             }
-            if node.member.is_none() && view.member != 0 {
-                return Some(format!("n{host} still sits as member {}", view.member));
+            if seat.is_some() && there.applied() != replica.applied() {
+                return Some(format!("n{host} has applied {} of {}", there.applied(), replica.applied()));
             }
         }
         None
     }
 
-    pub fn watch_voters(&mut self) {
-        let Some(leader) = self.leader() else { return };
-        let Some(status) = self.status(leader) else { return };
-        let Some(view) = self.member(leader) else { return };
-        if self.checkers.voters(view.applied, &status.voters, &status.outgoing, self.workload.managers.max(3)) {
-            self.counts.add(Count::VoterSets);
-        }
-        if !status.outgoing.is_empty() {
-            self.counts.add(Count::JointChanges);
-        }
-    }
-
-    /// Every acknowledged write, on every manager.
+    /// Every acknowledged write. The leader's state will do: the digests of all are equal.
     fn check_all_is_there(&mut self) {
         let keys = self.checkers.keys();
         let leader = self.leader().expect("a cluster at rest has a leader");
         for key in keys {
             let floor = self.checkers.begin(&key, None);
-            let (value, version) = self.kv(leader, &key);
+            let state = self.replica(leader).expect("a leader runs").state();
+            let (value, version) = state.kv.get(&key).map_or((None, 0), |record| (Some(record.value.clone()), record.version));
             self.checkers.read(&key, value.as_deref(), version, floor);
         }
     }

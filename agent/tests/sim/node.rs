@@ -57,6 +57,8 @@ pub struct Running {
     pub replica: Replica,
     pub clock: Clock,
     pub wake_at: u64,
+    /// Where the checkers last saw it.
+    pub watched_applied: u64,
     pub tickets: BTreeMap<Ticket, Asked>,
     pub access: Option<Arc<Access>>,
     pub removed: BTreeSet<NodeId>,
@@ -123,6 +125,7 @@ impl Machine {
             replica,
             clock,
             wake_at: u64::MAX,
+            watched_applied: 0,
             tickets: BTreeMap::new(),
             access: None,
             removed: BTreeSet::new(),

@@ -12,9 +12,12 @@ use crate::{
     trace::Lines,
     world::World,
 };
-use agent::model::{
-    ids::RequestId,
-    query::{Answer, Op, Principal, Query, Request, View},
+use agent::{
+    logic::raft::Consensus,
+    model::{
+        ids::RequestId,
+        query::{Answer, Op, Principal, Query, Request, View},
+    },
 };
 use std::rc::Rc;
 
@@ -118,8 +121,8 @@ impl Stage {
                 self.until("another leader", |world| world.leader().is_some_and(|leader| Some(leader) != old))
             }
             ["until", "joint"] => self.until("a joint configuration", |world| {
-                let status = world.leader().and_then(|leader| world.status(leader));
-                status.is_some_and(|status| !status.outgoing.is_empty())
+                let group = world.leader().and_then(|leader| world.consensus(leader)).map(Consensus::membership);
+                group.is_some_and(|group| group.joint)
             }),
             ["expect", "rest"] => {
                 let mut missing = None;
@@ -201,14 +204,14 @@ impl Stage {
 
     fn expect(&mut self, what: &str, count: usize) -> Result<(), String> {
         let leader = self.world.leader().ok_or("nobody leads")?;
-        let status = self.world.status(leader).ok_or("the leader does not answer")?;
+        let group = self.world.consensus(leader).ok_or("the leader has no seat")?.membership();
         let found = match what {
-            "voters" => status.voters.len(),
-            "learners" => status.learners.len(),
+            "voters" => group.voters.len(),
+            "learners" => group.learners.len(),
             "instances" => self.world.cloud.instances.len(),
             _ => return Err(format!("nothing counts {what}")),
         };
-        if found == count { Ok(()) } else { Err(format!("{found} {what}: {status:?}")) }
+        if found == count { Ok(()) } else { Err(format!("{found} {what}: {group:?}")) }
     }
 }
 
