@@ -30,13 +30,39 @@ pub enum Caller {
     /// Whoever performs a play.
     Stage,
     /// Somebody with a token and another key.
-    Thief { secret: String, key: Vec<u8> },
-    Join { host: usize, life: u64 },
-    Report { host: usize, life: u64, report: Report, rest: Vec<String>, followed: bool },
-    Enlist { host: usize, life: u64, node: NodeId, member: MemberId },
-    Discharge { host: usize, life: u64, node: NodeId, member: MemberId },
+    Thief {
+        secret: String,
+        key: Vec<u8>,
+    },
+    Join {
+        host: usize,
+        life: u64,
+    },
+    Report {
+        host: usize,
+        life: u64,
+        report: Report,
+        rest: Vec<String>,
+        followed: bool,
+    },
+    Enlist {
+        host: usize,
+        life: u64,
+        node: NodeId,
+        member: MemberId,
+    },
+    Discharge {
+        host: usize,
+        life: u64,
+        node: NodeId,
+        member: MemberId,
+    },
     /// A follower on behalf of somebody who asked it.
-    Forward { host: usize, life: u64, asked: Asked },
+    Forward {
+        host: usize,
+        life: u64,
+        asked: Asked,
+    },
 }
 
 impl Caller {
@@ -76,16 +102,10 @@ impl World {
             }
             return call;
         };
-        let fate = self.network.send(
-            from,
-            Endpoint::Host(to),
-            self.options.call_loss,
-            self.now,
-            &self.options,
-            &mut self.rng,
-            &mut self.counts,
-        );
-        let arrive = |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
+        let fate =
+            self.network.send(from, Endpoint::Host(to), self.options.call_loss, self.now, &self.options, &mut self.rng, &mut self.counts);
+        let arrive =
+            |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
         match fate {
             Fate::Lost { .. } => {
                 self.counts.add(Count::CallsLost);
@@ -152,8 +172,7 @@ impl World {
 
     fn send_back(&mut self, host: usize, asked: &Asked, answer: Answer) {
         let loss = self.options.call_loss;
-        let fate =
-            self.network.send(Endpoint::Host(host), asked.from, loss, self.now, &self.options, &mut self.rng, &mut self.counts);
+        let fate = self.network.send(Endpoint::Host(host), asked.from, loss, self.now, &self.options, &mut self.rng, &mut self.counts);
         match fate {
             Fate::Lost { .. } => self.counts.add(Count::CallRepliesLost),
             Fate::Once(at) | Fate::Twice(at, _) => self.at(at, Event::CallReturn { call: asked.call, answer: Some(answer) }),

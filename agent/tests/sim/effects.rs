@@ -258,7 +258,9 @@ impl World {
         if let Some(membership) = membership.filter(|membership| membership.contains(member)) {
             let managers = self.workload.managers.max(3);
             if self.checkers.membership(applied, &membership.voters, membership.joint, managers) {
-                self.note(17, applied, || format!("voters {:?}, learners {:?}, joint {}", membership.voters, membership.learners, membership.joint));
+                self.note(17, applied, || {
+                    format!("voters {:?}, learners {:?}, joint {}", membership.voters, membership.learners, membership.joint)
+                });
                 self.counts.add(if membership.joint { Count::JointChanges } else { Count::VoterSets });
             }
         }

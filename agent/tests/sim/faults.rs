@@ -156,7 +156,8 @@ impl World {
             machine.paused_until = 0;
             machine.drift_ppm = 0;
         }
-        let idle: Vec<usize> = self.hosts().into_iter().filter(|host| !self.is_up(*host) && self.machines[*host].instance.is_none()).collect();
+        let idle: Vec<usize> =
+            self.hosts().into_iter().filter(|host| !self.is_up(*host) && self.machines[*host].instance.is_none()).collect();
         idle.into_iter().for_each(|host| self.boot_later(host));
     }
 

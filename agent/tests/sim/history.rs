@@ -115,11 +115,16 @@ impl World {
         let odd = if able % 2 == 1 { able } else { able.saturating_sub(1) };
         let wanted = odd.min(self.workload.managers as usize);
         let group = replica.consensus().expect("a leader has a seat").membership();
+        let learners = able.min(self.workload.managers as usize) - wanted;
+        if group.learners.len() != learners {
+            return Some(format!("learners are {:?}, {learners} are wanted", group.learners));
+        }
         if group.voters.len() != wanted || group.joint {
             return Some(format!("voters are {:?} (joint: {}), {wanted} are wanted", group.voters, group.joint));
         }
         let running = |state| state == InstanceState::Running;
-        let live: Vec<_> = state.instances.values().filter(|i| !matches!(i.state, InstanceState::Terminated | InstanceState::Failed)).collect();
+        let live: Vec<_> =
+            state.instances.values().filter(|i| !matches!(i.state, InstanceState::Terminated | InstanceState::Failed)).collect();
         if let Some(instance) = live.iter().find(|instance| !running(instance.state)) {
             return Some(format!("instance {:?} is {}: {}", instance.id, instance.state.as_str(), instance.problem));
         }

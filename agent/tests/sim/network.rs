@@ -26,7 +26,9 @@ pub struct Network {
 /// When the copies of one message arrive.
 pub enum Fate {
     /// Nothing arrives. `cut`: the link is down, which the sender may notice.
-    Lost { cut: bool },
+    Lost {
+        cut: bool,
+    },
     Once(u64),
     Twice(u64, u64),
 }
@@ -39,7 +41,16 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, from: Endpoint, to: Endpoint, loss: u64, now: u64, options: &Options, rng: &mut Rng, counts: &mut Counts) -> Fate {
+    pub fn send(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        loss: u64,
+        now: u64,
+        options: &Options,
+        rng: &mut Rng,
+        counts: &mut Counts,
+    ) -> Fate {
         if self.is_cut(from, to) {
             return Fate::Lost { cut: true };
         }

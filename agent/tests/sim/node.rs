@@ -49,7 +49,9 @@ pub struct Identity {
 
 pub enum Process {
     /// Asking the seeds, one after the other.
-    Joining { tried: usize },
+    Joining {
+        tried: usize,
+    },
     Running(Box<Running>),
 }
 

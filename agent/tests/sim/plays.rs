@@ -2,16 +2,7 @@
 //!
 //! One line is one step. Whatever waits has a bound in simulated time; the checkers watch as in any history.
 
-use crate::{
-    calls::Caller,
-    counts::Counts,
-    history,
-    node::Body,
-    options::Options,
-    rng::Rng,
-    trace::Lines,
-    world::World,
-};
+use crate::{calls::Caller, counts::Counts, history, node::Body, options::Options, rng::Rng, trace::Lines, world::World};
 use agent::{
     logic::raft::Consensus,
     model::{

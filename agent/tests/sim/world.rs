@@ -51,16 +51,46 @@ pub struct World {
 
 pub enum Event {
     /// The replica's deadline.
-    Wake { host: usize, life: u64 },
-    DiskDone { host: usize, life: u64 },
+    Wake {
+        host: usize,
+        life: u64,
+    },
+    DiskDone {
+        host: usize,
+        life: u64,
+    },
     /// Something for a process, from itself (the end of an effect) or from a peer.
-    Tell { host: usize, life: Option<u64>, input: Input },
-    CallArrive { host: usize, call: u64, from: Endpoint, principal: Principal, body: Rc<Body>, forwarded: bool },
-    CallReturn { call: u64, answer: Option<Answer> },
+    Tell {
+        host: usize,
+        life: Option<u64>,
+        input: Input,
+    },
+    CallArrive {
+        host: usize,
+        call: u64,
+        from: Endpoint,
+        principal: Principal,
+        body: Rc<Body>,
+        forwarded: bool,
+    },
+    CallReturn {
+        call: u64,
+        answer: Option<Answer>,
+    },
     /// A provider call takes effect; its answer follows.
-    Cloud { host: usize, life: u64, id: u64, call: agent::model::io::ProviderCall },
-    Boot { host: usize },
-    Join { host: usize, life: u64 },
+    Cloud {
+        host: usize,
+        life: u64,
+        id: u64,
+        call: agent::model::io::ProviderCall,
+    },
+    Boot {
+        host: usize,
+    },
+    Join {
+        host: usize,
+        life: u64,
+    },
     Fault(Fault),
     Client(usize),
     Admin,
@@ -112,8 +142,7 @@ impl World {
         if drift_ppm != 0 {
             self.counts.add(Count::Drifts);
         }
-        let identity =
-            Identity { node: NodeId(self.rng.next()), key: self.rng.bytes(32), genesis: None, secret, seeds, admission: None };
+        let identity = Identity { node: NodeId(self.rng.next()), key: self.rng.bytes(32), genesis: None, secret, seeds, admission: None };
         self.machines.push(Machine {
             address,
             instance,
@@ -209,7 +238,9 @@ impl World {
             }
             Event::DiskDone { host, .. } => self.disk_done(host),
             Event::Tell { host, input, .. } => self.tell(host, input),
-            Event::CallArrive { host, call, from, principal, body, forwarded } => self.call_arrives(host, call, from, principal, body, forwarded),
+            Event::CallArrive { host, call, from, principal, body, forwarded } => {
+                self.call_arrives(host, call, from, principal, body, forwarded)
+            }
             Event::CallReturn { call, answer } => self.call_returns(call, answer),
             Event::Cloud { host, life, id, call } => self.cloud_executes(host, life, id, call),
             Event::Boot { host } => self.boot(host),
@@ -346,7 +377,10 @@ impl World {
         if let Some(host) = target.filter(|_| !cut) {
             // A transfer whose last acknowledgement is lost has failed for its sender alone.
             if ok || self.rng.chance(300) {
-                self.at(self.now + takes, Event::Tell { host, life: None, input: Input::Snapshot { from: sender, to: member, message, data } });
+                self.at(
+                    self.now + takes,
+                    Event::Tell { host, life: None, input: Input::Snapshot { from: sender, to: member, message, data } },
+                );
             }
         } else {
             ok = false;
