@@ -73,8 +73,10 @@ fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>
         }
     };
     let Some(id) = instance.id.clone() else {
+        // Answered already: the name is on its way into the log.
+        let named = sight.observed.found(operation).is_some_and(|found| found.id.is_some());
         let young = instance.launched_ms + LAUNCH_RETRY_MAX_MS > sight.stamp_ms();
-        if instance.desired != InstanceDesired::Terminated && young && !sight.state.destroying {
+        if instance.desired != InstanceDesired::Terminated && young && !named && !sight.state.destroying {
             call(Call::Launch(operation));
         }
         return;

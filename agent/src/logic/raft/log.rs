@@ -6,7 +6,7 @@
 use crate::model::limits::LOG_ENTRIES_KEPT;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use std::{collections::VecDeque, sync::Arc};
+use std::{cell::Cell, collections::VecDeque, sync::Arc};
 
 /// Bytes of entries kept behind the snapshot at most.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
@@ -20,6 +20,8 @@ pub(super) struct MemoryLog {
     /// Position and membership of the newest snapshot, and the state it holds.
     snapshot: (u64, u64, ConfState),
     data: Arc<Vec<u8>>,
+    /// Somebody needs a snapshot and the one held will not do for them.
+    wants_newer: Cell<bool>,
     pub(super) hard_state: HardState,
     /// Membership as applied.
     pub(super) conf: ConfState,
@@ -34,6 +36,7 @@ impl MemoryLog {
             truncated: (0, 0),
             snapshot: (0, 0, ConfState::default()),
             data: Arc::new(Vec::new()),
+            wants_newer: Cell::new(false),
             hard_state: HardState::default(),
             conf: ConfState::default(),
         }
@@ -91,6 +94,11 @@ impl MemoryLog {
 
     pub(super) fn last(&self) -> u64 {
         self.entries.back().map_or(self.truncated.0, |e| e.index)
+    }
+
+    /// Whether a newer snapshot is wanted, since the last time this was asked.
+    pub(super) fn take_wants_newer(&self) -> bool {
+        self.wants_newer.take()
     }
 
     pub(super) fn snapshot_index(&self) -> u64 {
@@ -152,7 +160,14 @@ impl Storage for MemoryLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A member ignores a snapshot from before it was one, and would wait for ever.
+        let conf = &self.snapshot.2;
+        let knows_it = [&conf.voters, &conf.voters_outgoing, &conf.learners, &conf.learners_next].iter().any(|set| set.contains(&to));
+        if !knows_it || self.snapshot.0 < request_index {
+            self.wants_newer.set(true);
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
         // The data travels beside the message: only the position goes in here.
         let mut snapshot = Snapshot::default();
         let meta = snapshot.mut_metadata();

@@ -345,6 +345,11 @@ impl Consensus {
         self.compaction = Some(SnapshotRecord { index, meta, data: state, reset_log: false });
     }
 
+    /// A peer needs a snapshot newer than the one held; said once, until raft-rs asks again.
+    pub fn take_wants_snapshot(&mut self) -> bool {
+        self.node.store().take_wants_newer()
+    }
+
     pub fn log_bytes(&self) -> usize {
         self.node.store().bytes()
     }
@@ -539,7 +544,8 @@ impl Consensus {
     /// Whether this peer holds nearly all of the log (leader only).
     pub fn is_caught_up(&self, member: MemberId) -> bool {
         let Some(progress) = self.node.raft.prs().get(member.0) else { return false };
-        progress.state == ProgressState::Replicate && progress.matched + 16 >= self.node.raft.raft_log.last_index()
+        // What matched is certain, however it was found out: after a snapshot a peer of an idle log stays in `Probe`.
+        progress.state != ProgressState::Snapshot && progress.recent_active && progress.matched + 16 >= self.node.raft.raft_log.last_index()
     }
 
     /// The member with the longest log among these (leader only): the best to hand leadership to.

@@ -276,6 +276,7 @@ impl Replica {
     fn settle(&mut self) {
         while !self.stopped {
             self.drain_consensus();
+            self.compact();
             self.check_leadership();
             let more = self.lead() | self.ask_reads();
             if !more {
@@ -333,14 +334,13 @@ impl Replica {
             self.effects.push_back(Effect::Changed { index: self.applied, access: None });
         }
         self.answer_reads();
-        self.compact();
     }
 
     fn compact(&mut self) {
         let Some(consensus) = &mut self.consensus else { return };
         let long = consensus.entries_since_snapshot() >= ENTRIES_PER_SNAPSHOT;
         let big = consensus.log_bytes() > LOG_BYTES_MAX / 2 && consensus.entries_since_snapshot() > 0;
-        if long || big {
+        if consensus.take_wants_snapshot() || long || big {
             consensus.compact(Arc::new(self.state.encode()));
         }
     }
