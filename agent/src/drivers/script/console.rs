@@ -27,7 +27,9 @@ impl Console {
     pub fn handle_line(&mut self, level: &'static str, mut text: String, now: Instant) -> Lines {
         let mut lines = Lines::new();
         if self.window_end().is_none_or(|end| now >= end) {
-            lines.extend(self.take_dropped());
+            if !self.full {
+                lines.extend(self.take_dropped());
+            }
             self.window_start = Some(now);
             self.in_window = 0;
         }

@@ -220,13 +220,23 @@ fn own_lines(stack: &str) -> String {
     let own: Vec<String> = stack
         .lines()
         .filter(|line| !line.contains("(native") && !line.contains(PRELUDE_NAME) && !line.trim().is_empty())
-        .map(|line| line.replace("at <main> (", "at module ("))
+        .map(without_name)
         .collect();
     let mut shown = own.iter().take(STACK_LINES_SHOWN).cloned().collect::<Vec<_>>().join("\n");
     if own.len() > STACK_LINES_SHOWN {
         shown += &format!("\n    … {} more", own.len() - STACK_LINES_SHOWN);
     }
     shown
+}
+
+/// The module's top level and functions without a name are both `<main> (file:line:column)` to Boa: the place is enough.
+/// A place that Boa does not know (`:?:?`) is only the file.
+fn without_name(line: &str) -> String {
+    let line = line.replace(":?:?", "");
+    match line.split_once("<main> (") {
+        Some((before, place)) => format!("{before}{}", place.trim_end_matches(')')),
+        None => line,
+    }
 }
 
 fn shortened(mut text: String) -> String {

@@ -49,6 +49,7 @@ pub enum ScriptError {
     Talk { place: Place, source: io::Error },
 }
 
-fn seconds(time: Duration) -> String {
+/// `10 s`, `700 ms`.
+pub fn seconds(time: Duration) -> String {
     if time.subsec_millis() == 0 { format!("{} s", time.as_secs()) } else { format!("{} ms", time.as_millis()) }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use boa_engine::{
-    Context, JsNativeError, JsResult, JsString, Module, Source,
+    Context, JsError, JsNativeError, JsResult, JsString, Module, Source,
     module::{ModuleLoader, ModuleRequest, Referrer, SyntheticModuleInitializer},
     object::JsObject,
 };
@@ -65,7 +65,7 @@ impl Loader {
         }
         let text = self.read(name).map_err(|why| JsNativeError::typ().with_message(why))?;
         let parsed = Module::parse(Source::from_bytes(&text).with_path(Path::new(name)), None, context);
-        let module = parsed.map_err(|e| JsNativeError::syntax().with_message(locate(name, &text, &e.to_string())))?;
+        let module = parsed.map_err(|e| JsNativeError::syntax().with_message(locate(name, &text, &parser_message(&e))))?;
         self.loaded.borrow_mut().insert(name.to_owned(), module.clone());
         Ok(module)
     }
@@ -149,9 +149,13 @@ fn reason(e: &io::Error) -> String {
     }
 }
 
-/// Boa ends a syntax error with ` at line L, col C` (or ` at position L:C`) and starts it with the kind; people look for `file:L:C` first.
+fn parser_message(e: &JsError) -> String {
+    e.as_native().map_or_else(|| e.to_string(), |native| native.message().to_owned())
+}
+
+/// Boa ends a syntax error with ` at line L, col C`; people look for `file:L:C` first.
 fn locate(name: &str, text: &str, error: &str) -> String {
-    let error = error.strip_prefix("SyntaxError: ").unwrap_or(error).trim_end();
+    let error = error.trim();
     let place = error.rfind(" at line ").and_then(|at| {
         let (line, column) = error[at + " at line ".len()..].split_once(", col ")?;
         let column: String = column.chars().take_while(char::is_ascii_digit).collect();

@@ -18,7 +18,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::child::THREAD_STACK_BYTES;
+use super::{child::THREAD_STACK_BYTES, error::seconds};
 use crate::{
     drivers::syscall::{self, Ready, Resource},
     model::limits::{EXTERNAL_COMMAND_OUTPUT_BYTES_MAX, EXTERNAL_COMMAND_TIMEOUT_MS},
@@ -83,7 +83,7 @@ fn watch(mut child: Child, input: Vec<u8>, timeout: Duration) -> Result<Value, S
             let _ = child.kill();
             let _ = child.wait();
             Err(match trouble {
-                Trouble::TooLong => format!("took longer than {timeout:?} and was stopped"),
+                Trouble::TooLong => format!("took longer than {} and was stopped", seconds(timeout)),
                 Trouble::TooMuch => format!("wrote more than {} KiB and was stopped", EXTERNAL_COMMAND_OUTPUT_BYTES_MAX / 1024),
                 Trouble::Io(e) => format!("could not be watched: {e}"),
             })
