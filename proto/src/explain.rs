@@ -40,11 +40,12 @@ fn explain_io(error: &io::Error) -> String {
 fn explain_tls(error: &TlsError) -> String {
     match error {
         TlsError::InvalidCertificate(CertificateError::Other(other)) => format!("its certificate is refused: {other}"),
+        TlsError::InvalidCertificate(CertificateError::Expired) => "its certificate has expired".into(),
         TlsError::InvalidCertificate(why) => format!("its certificate is refused: {why}"),
+        TlsError::AlertReceived(AlertDescription::CertificateExpired) => "it refuses our certificate: expired".into(),
         TlsError::AlertReceived(
             AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
             | AlertDescription::AccessDenied
             | AlertDescription::UnknownCA

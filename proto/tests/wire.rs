@@ -138,7 +138,7 @@ fn two_hundred_idle_connections_do_not_lock_anybody_out() {
         let crowd = smol::unblock(move || {
             let open = |n: usize| {
                 let mut socket = TcpStream::connect(address).expect("listening");
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     let _ = socket.write_all(&[22, 3, 1, 2, 0]);
                 }
                 socket
@@ -162,8 +162,9 @@ fn a_connection_that_asks_nothing_is_closed() {
         let address = stage.listen(proto::ServerLimits { first_request_timeout: Duration::from_millis(200), ..limits() });
         let mut idle = stage.idle_tls(address, 1).await;
         let mut rest = Vec::new();
-        let read = futures_lite::AsyncReadExt::read_to_end(&mut idle[0], &mut rest);
-        let closed = futures_lite::future::or(async { read.await.is_ok() || true }, async {
+        // How it ends does not matter here (the server says goodbye by HTTP/2, which nobody answers).
+        let end = futures_lite::AsyncReadExt::read_to_end(&mut idle[0], &mut rest);
+        let closed = futures_lite::future::or(async { end.await.map_or(true, |_| true) }, async {
             smol::Timer::after(Duration::from_secs(10)).await;
             false
         });

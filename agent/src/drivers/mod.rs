@@ -1,5 +1,6 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
 
+pub mod pki;
 pub mod process;
 pub mod provider;
 pub mod script;
