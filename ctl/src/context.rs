@@ -1,0 +1,274 @@
+//! Which cluster is meant: a project folder and what its `.disco/` knows.
+//!
+//! `.disco/` = `cluster.json` (id, name, provider), `addresses` (one host:port a line), `ca.crt`, `admin.crt`, `admin.key`,
+//! `lock`, `journal.jsonl` and, for the local provider, `instances/`. Files are replaced whole, never written into.
+
+use crate::args::Global;
+use crate::message::Failure;
+use agent::model::ids::ClusterId;
+use agent::model::limits;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// No file of `.disco/` that is read whole may be longer.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The project folder, absolute.
+    pub folder: PathBuf,
+    /// Asked instead of the folder's addresses.
+    pub socket: Option<PathBuf>,
+    discod: Option<PathBuf>,
+}
+
+/// `cluster.json`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterFile {
+    pub id: String,
+    pub name: String,
+    pub provider: String,
+}
+
+impl ClusterFile {
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.id.parse().ok()
+    }
+}
+
+/// What lets `disco` in.
+pub struct Identity {
+    pub ca_pem: String,
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+/// Held while a bootstrap or destroy runs; the kernel lets go of it with the process.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Context {
+    /// # Errors
+    /// The folder does not exist.
+    pub fn new(global: &Global) -> Result<Context, Failure> {
+        let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let folder = global.dir.clone().or_else(|| variable("DISCO_DIR")).unwrap_or_else(|| PathBuf::from("."));
+        let absolute = fs::canonicalize(&folder).map_err(|e| Failure::broke(format!("there is no folder {}", folder.display())).caused_by(&e))?;
+        if !absolute.is_dir() {
+            return Err(Failure::broke(format!("{} is not a folder", folder.display())));
+        }
+        Ok(Context { folder: absolute, socket: global.socket.clone(), discod: global.discod.clone().or_else(|| variable("DISCO_DISCOD")) })
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.disco().join(name)
+    }
+
+    pub fn disco(&self) -> PathBuf {
+        self.folder.join(".disco")
+    }
+
+    /// Makes `.disco/`, readable by its owner only.
+    ///
+    /// # Errors
+    /// As mkdir(2).
+    pub fn make_disco(&self) -> Result<(), Failure> {
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(self.disco()).map_err(|e| Failure::broke(format!("cannot make {}", self.disco().display())).caused_by(&e))
+    }
+
+    /// The daemon's program: `--discod`, `DISCO_DISCOD`, or the one beside `disco`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn discod(&self) -> Result<PathBuf, Failure> {
+        let beside = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.join("discod")));
+        let Some(path) = self.discod.clone().or(beside) else {
+            return Err(Failure::broke("cannot tell where disco itself is").hint("name the daemon with --discod PATH"));
+        };
+        fs::canonicalize(&path).map_err(|e| Failure::broke(format!("there is no discod at {}", path.display())).caused_by(&e).hint("name it with --discod PATH or DISCO_DISCOD"))
+    }
+
+    /// `None`: this folder has no cluster yet.
+    ///
+    /// # Errors
+    /// `cluster.json` is damaged.
+    pub fn cluster(&self) -> Result<Option<ClusterFile>, Failure> {
+        let path = self.file("cluster.json");
+        let Some(text) = read_small(&path)? else { return Ok(None) };
+        let damaged = |why: String| Failure::broke(format!("{} is damaged", path.display())).because(why);
+        let file: ClusterFile = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if file.cluster_id().is_none() {
+            return Err(damaged(format!("`{}` is not a cluster id", file.id)));
+        }
+        Ok(Some(file))
+    }
+
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_cluster(&self, cluster: &ClusterFile) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(cluster).expect("strings are always JSON") + "\n";
+        self.write("cluster.json", text.as_bytes(), 0o644)
+    }
+
+    /// Where the managers were, last known first.
+    ///
+    /// # Errors
+    /// The file exists and cannot be read.
+    pub fn addresses(&self) -> Result<Vec<String>, Failure> {
+        let text = read_small(&self.file("addresses"))?.unwrap_or_default();
+        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && l.len() <= limits::ADDRESS_BYTES_MAX);
+        Ok(lines.take(limits::NODES_MAX).map(str::to_owned).collect())
+    }
+
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_addresses(&self, addresses: &[String]) -> Result<(), Failure> {
+        if self.addresses()? == addresses {
+            return Ok(());
+        }
+        let text: String = addresses.iter().flat_map(|a| [a.as_str(), "\n"]).collect();
+        self.write("addresses", text.as_bytes(), 0o644)
+    }
+
+    /// `None`: nobody has issued one yet.
+    ///
+    /// # Errors
+    /// A file exists and cannot be read.
+    pub fn identity(&self) -> Result<Option<Identity>, Failure> {
+        let read = |name: &str| read_small(&self.file(name));
+        Ok(match (read("ca.crt")?, read("admin.crt")?, read("admin.key")?) {
+            (Some(ca_pem), Some(certificate_pem), Some(key_pem)) => Some(Identity { ca_pem, certificate_pem, key_pem }),
+            _ => None,
+        })
+    }
+
+    /// Key first: a certificate without its key would lock us out, a key without certificate is only asked for again.
+    ///
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_identity(&self, identity: &Identity) -> Result<(), Failure> {
+        self.write("admin.key", identity.key_pem.as_bytes(), 0o600)?;
+        self.write("ca.crt", identity.ca_pem.as_bytes(), 0o644)?;
+        self.write("admin.crt", identity.certificate_pem.as_bytes(), 0o644)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+        let path = self.file(name);
+        replace_file(&path, bytes, mode).map_err(|e| Failure::broke(format!("cannot write {}", path.display())).caused_by(&e))
+    }
+
+    /// One bootstrap or destroy at a time.
+    ///
+    /// # Errors
+    /// Another one runs: names its pid.
+    pub fn lock(&self) -> Result<Lock, Failure> {
+        let path = self.file("lock");
+        let open = |e: &dyn std::error::Error| Failure::broke(format!("cannot lock {}", path.display())).caused_by(e);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|e| open(&e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::Error(e)) => return Err(open(&e)),
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let _ = (&mut file).take(32).read_to_string(&mut pid);
+                let who = if pid.trim().is_empty() { String::from("another disco") } else { format!("process {}", pid.trim()) };
+                return Err(Failure::broke(format!("{who} is working on this cluster already"))
+                    .because(format!("it holds {}", path.display()))
+                    .hint("wait until it has ended, or end it; then run this again"));
+            }
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| open(&e))?;
+        Ok(Lock { _file: file })
+    }
+}
+
+/// `None` if there is no such file.
+fn read_small(path: &Path) -> Result<Option<String>, Failure> {
+    let read = |e: &dyn std::error::Error| Failure::broke(format!("cannot read {}", path.display())).caused_by(e);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(read(&e)),
+    };
+    let mut text = String::new();
+    let length = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| read(&e))?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(Failure::broke(format!("{} has more than {FILE_BYTES_MAX} bytes", path.display())));
+    }
+    Ok(Some(text))
+}
+
+/// Readers see the old file or the new one, and after a power cut too.
+///
+/// # Errors
+/// As write(2), fsync(2), rename(2).
+pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written?;
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(folder: &Path) -> Context {
+        let context = Context::new(&Global { dir: Some(folder.to_owned()), ..Global::default() }).unwrap();
+        context.make_disco().unwrap();
+        context
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_with_the_pid_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path());
+        let held = context.lock().unwrap();
+        let refused = context.lock().expect_err("it is held");
+        assert_eq!(refused.what(), format!("process {} is working on this cluster already", std::process::id()));
+        drop(held);
+        context.lock().unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path());
+        assert_eq!((context.cluster().unwrap(), context.addresses().unwrap().len(), context.identity().unwrap().is_none()), (None, 0, true));
+        let cluster = ClusterFile { id: ClusterId(7).to_string(), name: "c".into(), provider: "local".into() };
+        context.write_cluster(&cluster).unwrap();
+        context.write_addresses(&["127.80.0.1:5080".into(), "127.80.0.2:5080".into()]).unwrap();
+        context.write_identity(&Identity { ca_pem: "ca".into(), certificate_pem: "crt".into(), key_pem: "key".into() }).unwrap();
+        assert_eq!(context.cluster().unwrap(), Some(cluster));
+        assert_eq!(context.addresses().unwrap(), ["127.80.0.1:5080", "127.80.0.2:5080"]);
+        assert_eq!(context.identity().unwrap().expect("all three are there").key_pem, "key");
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(context.file("admin.key")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(context.disco()).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn a_damaged_cluster_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path());
+        fs::write(context.file("cluster.json"), "{\"id\":\"x\",\"name\":\"c\",\"provider\":\"local\"}").unwrap();
+        assert!(context.cluster().expect_err("x is no id").what().ends_with("cluster.json is damaged"));
+    }
+}

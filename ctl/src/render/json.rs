@@ -1,0 +1,130 @@
+//! `--json`: stable fields, named as in `disco.d.ts`; `docs/json.md` lists them. A field is always there, `null` if unknown.
+
+use proto::v1;
+use serde_json::{Value, json};
+
+/// `status --json`.
+pub fn status(status: &v1::Status) -> Value {
+    json!({
+        "cluster": { "id": status.cluster_id, "name": status.cluster, "nodes": status.desired_nodes, "managers": status.managers },
+        "leader": status.leader,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "instances": status.instances.iter().map(instance).collect::<Vec<_>>(),
+        "services": [],
+        "events": status.events.iter().map(event).collect::<Vec<_>>(),
+        "problems": status.problems,
+        "term": status.term,
+        "answered_by": status.answered_by,
+    })
+}
+
+pub fn node(node: &v1::Node) -> Value {
+    let labels: std::collections::BTreeMap<_, _> = node.labels.iter().collect();
+    json!({
+        "id": node.id,
+        "name": node.name,
+        "address": node.address,
+        "role": node.role,
+        "state": node.state,
+        "leader": node.leader,
+        "cpus": node.cpus,
+        "memory": node.memory,
+        "labels": labels,
+        "instance": node.instance,
+        "joined_ms": node.joined_ms,
+        "reason": some(&node.reason),
+    })
+}
+
+pub fn instance(instance: &v1::Instance) -> Value {
+    json!({
+        "id": instance.id,
+        "address": instance.address,
+        "private_address": instance.private_address,
+        "state": instance.state,
+        "desired": some(&instance.desired),
+        "node": some(&instance.node),
+        "problem": some(&instance.problem),
+    })
+}
+
+pub fn event(event: &v1::Event) -> Value {
+    json!({ "id": event.id, "at_ms": event.at_ms, "name": event.name, "subject": event.subject, "text": event.text })
+}
+
+pub fn token(token: &v1::TokenInfo) -> Value {
+    json!({ "id": token.id, "role": token.role, "created_ms": token.created_ms, "expires_ms": token.expires_ms, "uses_left": token.uses_left })
+}
+
+/// `value` as text if it is UTF-8; else `null`, and `hex` has its bytes.
+pub fn kv(key: &str, value: Option<&[u8]>, version: u64) -> Value {
+    let text = value.and_then(|v| std::str::from_utf8(v).ok());
+    let mut object = json!({ "key": key, "value": text, "version": version });
+    if let (None, Some(bytes)) = (text, value) {
+        object["hex"] = bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into();
+    }
+    object
+}
+
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::samples;
+
+    #[test]
+    fn status_has_these_fields_and_no_others() {
+        let expected = json!({
+            "cluster": { "id": "00000000000000ff", "name": "lab", "nodes": 3, "managers": 3 },
+            "leader": "0000000000000001",
+            "nodes": [
+                { "id": "0000000000000001", "name": "n1", "address": "127.80.3.1:5080", "role": "manager", "state": "ready", "leader": true,
+                  "cpus": 2, "memory": 1073741824u64, "labels": {}, "instance": "i-1", "joined_ms": 1000, "reason": null },
+                { "id": "0000000000000002", "name": "n2", "address": "127.80.3.2:5080", "role": "manager", "state": "lost", "leader": false,
+                  "cpus": 2, "memory": 1073741824u64, "labels": {}, "instance": "i-2", "joined_ms": 2000, "reason": "silent for 5 s" },
+            ],
+            "instances": [
+                { "id": "i-2", "address": "127.80.3.2", "private_address": "127.80.3.2", "state": "stopped", "desired": "running",
+                  "node": "0000000000000002", "problem": "no\u{1b}[31m space" },
+            ],
+            "services": [],
+            "events": [{ "id": 9, "at_ms": 50000, "name": "node.lost", "subject": "n2", "text": "silent for 5 s" }],
+            "problems": ["node n2 is lost: silent for 5 s"],
+            "term": 4,
+            "answered_by": "0000000000000001",
+        });
+        assert_eq!(status(&samples::status()), expected);
+    }
+
+    #[test]
+    fn docs_list_every_field() {
+        let docs = include_str!("../../../docs/json.md");
+        fn names(value: &Value, into: &mut Vec<String>) {
+            match value {
+                Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                    into.push(name.clone());
+                    names(value, into);
+                }),
+                Value::Array(items) => items.iter().for_each(|item| names(item, into)),
+                _ => {}
+            }
+        }
+        let mut all = Vec::new();
+        names(&status(&samples::status()), &mut all);
+        names(&token(&v1::TokenInfo::default()), &mut all);
+        names(&kv("k", Some(&[255]), 1), &mut all);
+        for name in all {
+            assert!(docs.contains(&format!("`{name}`")), "docs/json.md does not list `{name}`");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_given_in_hex() {
+        assert_eq!(kv("k", Some(b"v"), 2), json!({ "key": "k", "value": "v", "version": 2 }));
+        assert_eq!(kv("k", Some(&[0xff, 0]), 2), json!({ "key": "k", "value": null, "version": 2, "hex": "ff00" }));
+        assert_eq!(kv("k", None, 0), json!({ "key": "k", "value": null, "version": 0 }));
+    }
+}

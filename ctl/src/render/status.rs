@@ -1,0 +1,138 @@
+//! The cluster on one screen.
+
+use super::{Paint, age, plain, short, size, table::Table};
+use proto::v1;
+use std::fmt::Write as _;
+
+/// Events shown on the screen; `disco events` has more.
+const EVENTS_SHOWN: usize = 8;
+
+pub fn screen(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
+    let mut text = headline(status, paint);
+    text.push('\n');
+    text.push_str(&nodes(&status.nodes, now_ms, paint));
+    if !status.instances.is_empty() {
+        text.push('\n');
+        text.push_str(&instances(&status.instances, &status.nodes, paint));
+    }
+    if !status.problems.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.bold("problems"));
+        for problem in &status.problems {
+            let _ = writeln!(text, "  {}", paint.yellow(&plain(problem)));
+        }
+    }
+    if !status.events.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.bold("last events"));
+        for event in status.events.iter().rev().take(EVENTS_SHOWN).rev() {
+            let _ = writeln!(text, "  {}", event_line(event, now_ms, paint));
+        }
+    }
+    text
+}
+
+/// `cluster lab: leader n1, 1 of 3 nodes ready, 3 managers`
+fn headline(status: &v1::Status, paint: Paint) -> String {
+    let ready = status.nodes.iter().filter(|n| n.state == "ready").count();
+    let managers = status.nodes.iter().filter(|n| n.role == "manager").count();
+    let counts = format!("{ready} of {} nodes ready", status.desired_nodes);
+    let counts = if ready as u64 == u64::from(status.desired_nodes) { paint.green(&counts) } else { paint.yellow(&counts) };
+    let leader = match status.leader.as_deref().map(|id| status.nodes.iter().find(|n| n.id == id).map_or(short(id), |n| n.name.as_str())) {
+        Some(name) => format!("leader {}", plain(name)),
+        None => paint.red("no leader"),
+    };
+    let s = if managers == 1 { "" } else { "s" };
+    format!("cluster {} {}: {leader}, {counts}, {managers} manager{s}\n", paint.bold(&plain(&status.cluster)), paint.dim(short(&status.cluster_id)))
+}
+
+pub fn nodes(nodes: &[v1::Node], now_ms: u64, paint: Paint) -> String {
+    let mut table = Table::new(&["NODE", "ID", "ADDRESS", "ROLE", "STATE", "SINCE", ""]);
+    for node in nodes {
+        let note = if node.leader { "leader" } else { node.reason.as_str() };
+        table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, node.joined_ms), note]);
+    }
+    table.render(|h| paint.dim(h), |column, cell| if column == 4 { paint.state(cell) } else { cell.to_owned() })
+}
+
+pub fn instances(instances: &[v1::Instance], nodes: &[v1::Node], paint: Paint) -> String {
+    let mut table = Table::new(&["INSTANCE", "ADDRESS", "STATE", "WANTED", "NODE", "PROBLEM"]);
+    for instance in instances {
+        let node = nodes.iter().find(|n| n.id == instance.node).map_or(short(&instance.node), |n| n.name.as_str());
+        let id = if instance.id.is_empty() { "-" } else { &instance.id };
+        table.row(&[id, &instance.address, &instance.state, &instance.desired, node, &instance.problem]);
+    }
+    table.render(|h| paint.dim(h), |column, cell| if column == 2 { paint.state(cell) } else { cell.to_owned() })
+}
+
+/// One node, a field a line.
+pub fn node(node: &v1::Node, now_ms: u64, paint: Paint) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: String| {
+        let _ = writeln!(text, "{} {value}", paint.dim(&format!("{name:9}")));
+    };
+    field("name", plain(&node.name));
+    field("id", plain(&node.id));
+    field("address", plain(&node.address));
+    field("role", node.role.clone() + if node.leader { ", leader" } else { "" });
+    field("state", paint.state(&plain(&node.state)));
+    if !node.reason.is_empty() {
+        field("reason", plain(&node.reason));
+    }
+    field("joined", format!("{} ago", age(now_ms, node.joined_ms)));
+    field("cpus", node.cpus.to_string());
+    field("memory", size(node.memory));
+    if let Some(instance) = &node.instance {
+        field("instance", plain(instance));
+    }
+    let mut labels: Vec<_> = node.labels.iter().map(|(k, v)| plain(&format!("{k}={v}"))).collect();
+    labels.sort();
+    if !labels.is_empty() {
+        field("labels", labels.join(" "));
+    }
+    text
+}
+
+/// `12s ago  node.lost  n2  silent for 5 s`
+pub fn event_line(event: &v1::Event, now_ms: u64, paint: Paint) -> String {
+    let ago = format!("{:>8}", age(now_ms, event.at_ms) + " ago");
+    let line = format!("{}  {:19}  {}  {}", paint.dim(&ago), plain(&event.name), plain(&event.subject), plain(&event.text));
+    line.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::samples;
+
+    #[test]
+    fn one_screen_tells_who_leads_what_is_wrong_and_what_happened() {
+        let expected = "\
+cluster lab 00000000: leader n1, 1 of 3 nodes ready, 2 managers
+
+NODE  ID        ADDRESS          ROLE     STATE  SINCE
+n1    00000000  127.80.3.1:5080  manager  ready  61s    leader
+n2    00000000  127.80.3.2:5080  manager  lost   60s    silent for 5 s
+
+INSTANCE  ADDRESS     STATE    WANTED   NODE  PROBLEM
+i-2       127.80.3.2  stopped  running  n2    no?[31m space
+
+problems
+  node n2 is lost: silent for 5 s
+
+last events
+   12s ago  node.lost            n2  silent for 5 s
+";
+        assert_eq!(screen(&samples::status(), 62_000, Paint::off()), expected);
+    }
+
+    #[test]
+    fn without_a_leader_it_says_so() {
+        let status = v1::Status { leader: None, ..samples::status() };
+        assert!(screen(&status, 0, Paint::off()).starts_with("cluster lab 00000000: no leader, 1 of 3"));
+    }
+
+    #[test]
+    fn a_node_is_shown_field_by_field() {
+        let text = node(&samples::status().nodes[0], 3_000, Paint::off());
+        assert!(text.contains("role      manager, leader\n") && text.contains("joined    2s ago\n") && text.contains("memory    1GiB\n"), "{text}");
+    }
+}
