@@ -1,16 +1,17 @@
 //! Which cluster is meant: a project folder and what its `.disco/` knows.
 //!
 //! `.disco/` = `cluster.json` (id, name, provider), `addresses` (one host:port a line), `ca.crt`, `admin.crt`, `admin.key`,
-//! `lock`, `journal.jsonl` and, for the local provider, `instances/`. Files are replaced whole, never written into.
+//! `stopped`, `lock`, `journal.jsonl` and, for the local provider, `instances/`. Files are replaced whole, never written into.
 
 use crate::args::Global;
 use crate::message::Failure;
+use agent::drivers::syscall;
 use agent::model::ids::ClusterId;
 use agent::model::limits;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// No file of `.disco/` that is read whole may be longer.
@@ -58,7 +59,8 @@ impl Context {
     pub fn new(global: &Global) -> Result<Context, Failure> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let folder = global.dir.clone().or_else(|| variable("DISCO_DIR")).unwrap_or_else(|| PathBuf::from("."));
-        let absolute = fs::canonicalize(&folder).map_err(|e| Failure::broke(format!("there is no folder {}", folder.display())).caused_by(&e))?;
+        let absolute =
+            fs::canonicalize(&folder).map_err(|e| Failure::broke(format!("there is no folder {}", folder.display())).caused_by(&e))?;
         if !absolute.is_dir() {
             return Err(Failure::broke(format!("{} is not a folder", folder.display())));
         }
@@ -78,7 +80,11 @@ impl Context {
     /// # Errors
     /// As mkdir(2).
     pub fn make_disco(&self) -> Result<(), Failure> {
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(self.disco()).map_err(|e| Failure::broke(format!("cannot make {}", self.disco().display())).caused_by(&e))
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(self.disco())
+            .map_err(|e| Failure::broke(format!("cannot make {}", self.disco().display())).caused_by(&e))
     }
 
     /// The daemon's program: `--discod`, `DISCO_DISCOD`, or the one beside `disco`.
@@ -90,7 +96,11 @@ impl Context {
         let Some(path) = self.discod.clone().or(beside) else {
             return Err(Failure::broke("cannot tell where disco itself is").hint("name the daemon with --discod PATH"));
         };
-        fs::canonicalize(&path).map_err(|e| Failure::broke(format!("there is no discod at {}", path.display())).caused_by(&e).hint("name it with --discod PATH or DISCO_DISCOD"))
+        fs::canonicalize(&path).map_err(|e| {
+            Failure::broke(format!("there is no discod at {}", path.display()))
+                .caused_by(&e)
+                .hint("name it with --discod PATH or DISCO_DISCOD")
+        })
     }
 
     /// `None`: this folder has no cluster yet.
@@ -147,7 +157,7 @@ impl Context {
         })
     }
 
-    /// Key first: a certificate without its key would lock us out, a key without certificate is only asked for again.
+    /// Key first: a key without certificate only asks for one again. A renewal keeps the key, so it never waits for two files.
     ///
     /// # Errors
     /// As writing files goes.
@@ -168,12 +178,12 @@ impl Context {
     /// Another one runs: names its pid.
     pub fn lock(&self) -> Result<Lock, Failure> {
         let path = self.file("lock");
-        let open = |e: &dyn std::error::Error| Failure::broke(format!("cannot lock {}", path.display())).caused_by(e);
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|e| open(&e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::Error(e)) => return Err(open(&e)),
-            Err(fs::TryLockError::WouldBlock) => {
+        let broken = |e: &dyn std::error::Error| Failure::broke(format!("cannot lock {}", path.display())).caused_by(e);
+        loop {
+            self.make_disco()?;
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|e| broken(&e))?;
+            if !syscall::try_lock(&file).map_err(|e| broken(&e))? {
                 let mut pid = String::new();
                 let _ = (&mut file).take(32).read_to_string(&mut pid);
                 let who = if pid.trim().is_empty() { String::from("another disco") } else { format!("process {}", pid.trim()) };
@@ -181,9 +191,59 @@ impl Context {
                     .because(format!("it holds {}", path.display()))
                     .hint("wait until it has ended, or end it; then run this again"));
             }
+            // A destroy removes the file it holds: a lock on what is no longer there is no lock.
+            let held = file.metadata().map_err(|e| broken(&e))?;
+            if fs::metadata(&path).is_ok_and(|now| now.ino() == held.ino() && now.dev() == held.dev()) {
+                file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| broken(&e))?;
+                return Ok(Lock { _file: file });
+            }
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| open(&e))?;
-        Ok(Lock { _file: file })
+    }
+
+    /// Instances a person wants stopped, as last heard: when no node answers, bootstrap leaves them alone.
+    ///
+    /// # Errors
+    /// The file exists and cannot be read.
+    pub fn wanted_stopped(&self) -> Result<Vec<String>, Failure> {
+        Ok(read_small(&self.file("stopped"))?.unwrap_or_default().lines().map(str::to_owned).collect())
+    }
+
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_wanted_stopped(&self, ids: &[String]) -> Result<(), Failure> {
+        if self.wanted_stopped()? == ids {
+            return Ok(());
+        }
+        let text: String = ids.iter().flat_map(|id| [id.as_str(), "\n"]).collect();
+        self.write("stopped", text.as_bytes(), 0o644)
+    }
+
+    /// The administrator's key, if one was made.
+    ///
+    /// # Errors
+    /// The file exists and cannot be read.
+    pub fn key(&self) -> Result<Option<String>, Failure> {
+        read_small(&self.file("admin.key"))
+    }
+
+    /// Removes `.disco/`: the locked file last, what tells whose it was second to last, so that it can be run again.
+    ///
+    /// # Errors
+    /// As removing files goes.
+    pub fn remove_disco(&self, lock: Lock) -> Result<(), Failure> {
+        let folder = self.disco();
+        let broken = |path: &Path, e: &dyn std::error::Error| Failure::broke(format!("cannot remove {}", path.display())).caused_by(e);
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(&folder).map_err(|e| broken(&folder, &e))?.filter_map(|e| Some(e.ok()?.path())).collect();
+        let last = |path: &PathBuf| ["cluster.json", "journal.jsonl", "lock"].iter().position(|n| path.ends_with(n)).map_or(0, |i| i + 1);
+        paths.sort_by_key(last);
+        for path in paths {
+            let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|e| broken(&path, &e))?;
+        }
+        fs::remove_dir(&folder).map_err(|e| broken(&folder, &e))?;
+        drop(lock);
+        Ok(())
     }
 }
 
@@ -248,10 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_on_a_removed_folder_is_taken_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path());
+        let lock = context.lock().unwrap();
+        fs::create_dir_all(context.file("instances/i-1/data")).unwrap();
+        context.remove_disco(lock).unwrap();
+        assert!(!context.disco().exists());
+        let again = context.lock().unwrap();
+        assert!(context.lock().is_err());
+        drop(again);
+    }
+
+    #[test]
     fn what_is_written_is_read_back_and_leaves_nothing_beside_it() {
         let dir = tempfile::tempdir().unwrap();
         let context = context(dir.path());
-        assert_eq!((context.cluster().unwrap(), context.addresses().unwrap().len(), context.identity().unwrap().is_none()), (None, 0, true));
+        assert_eq!(
+            (context.cluster().unwrap(), context.addresses().unwrap().len(), context.identity().unwrap().is_none()),
+            (None, 0, true)
+        );
         let cluster = ClusterFile { id: ClusterId(7).to_string(), name: "c".into(), provider: "local".into() };
         context.write_cluster(&cluster).unwrap();
         context.write_addresses(&["127.80.0.1:5080".into(), "127.80.0.2:5080".into()]).unwrap();

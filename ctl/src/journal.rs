@@ -78,7 +78,10 @@ impl Journal {
         let mut warning = None;
         if whole < bytes.len() {
             warning = Some(format!("{}: the last line was not finished and is dropped", path.display()));
-            file.set_len(whole as u64).and_then(|()| file.seek(io::SeekFrom::End(0))).and_then(|_| file.sync_all()).map_err(|source| JournalError::Write { path: path.to_owned(), source })?;
+            file.set_len(whole as u64)
+                .and_then(|()| file.seek(io::SeekFrom::End(0)))
+                .and_then(|_| file.sync_all())
+                .map_err(|source| JournalError::Write { path: path.to_owned(), source })?;
         }
         let damaged = |line, why: String| JournalError::Damaged { path: path.to_owned(), line, why };
         let mut records = Vec::new();
@@ -104,14 +107,6 @@ impl Journal {
         })
     }
 
-    /// What a step gave the last time it was done.
-    pub fn result_of(&self, wanted: &str) -> Option<&str> {
-        self.records.iter().rev().find_map(|r| match &r.what {
-            What::Done { step, result } if step == wanted => Some(result.as_str()),
-            _ => None,
-        })
-    }
-
     /// Steps that were begun and neither done nor failed: whoever took them was interrupted.
     pub fn interrupted(&self) -> Vec<&str> {
         let mut open: Vec<&str> = Vec::new();
@@ -133,7 +128,10 @@ impl Journal {
         let record = Record { at_ms, what };
         let mut line = serde_json::to_vec(&record).expect("strings and numbers are always JSON");
         line.push(b'\n');
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(|source| JournalError::Write { path: self.path.clone(), source })?;
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| JournalError::Write { path: self.path.clone(), source })?;
         self.records.push(record);
         Ok(())
     }
@@ -188,6 +186,13 @@ mod tests {
     fn cluster() -> What {
         What::Cluster { id: "00000000000000ff".into(), name: "c".into(), provider: "local".into() }
     }
+    /// What a step gave the last time it was done.
+    fn result_of<'a>(journal: &'a Journal, wanted: &str) -> Option<&'a str> {
+        journal.records.iter().rev().find_map(|r| match &r.what {
+            What::Done { step, result } if step == wanted => Some(result.as_str()),
+            _ => None,
+        })
+    }
     fn begin(step: &str) -> What {
         What::Begin { step: step.into() }
     }
@@ -205,7 +210,7 @@ mod tests {
         }
         let again = Journal::open(&path).unwrap();
         assert_eq!(again.cluster(), Some((ClusterId(255), "c", "local")));
-        assert_eq!(again.result_of("start_instance"), Some("r"));
+        assert_eq!(result_of(&again, "start_instance"), Some("r"));
         assert_eq!(again.interrupted(), ["scale"]);
         assert_eq!(again.warning(), None);
     }
@@ -225,7 +230,7 @@ mod tests {
             assert_eq!(again.records.len(), 1, "cut at {cut}");
             assert_eq!(again.warning().is_some(), cut > before, "cut at {cut}");
             again.write(3, done("scale")).unwrap();
-            assert_eq!(Journal::open(&path).unwrap().result_of("scale"), Some("r"), "cut at {cut}");
+            assert_eq!(result_of(&Journal::open(&path).unwrap(), "scale"), Some("r"), "cut at {cut}");
         }
     }
 
@@ -252,6 +257,9 @@ mod tests {
         journal.write(2, begin("join")).unwrap();
         assert!(fs::metadata(&path).unwrap().len() < 1024);
         let again = Journal::open(&path).unwrap();
-        assert_eq!((again.result_of("scale"), again.cluster().map(|c| c.0), again.interrupted()), (Some("3"), Some(ClusterId(255)), vec!["join"]));
+        assert_eq!(
+            (result_of(&again, "scale"), again.cluster().map(|c| c.0), again.interrupted()),
+            (Some("3"), Some(ClusterId(255)), vec!["join"])
+        );
     }
 }

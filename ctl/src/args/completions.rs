@@ -38,7 +38,11 @@ fn bash() -> String {
          for ((i = 1; i < COMP_CWORD; i++)); do\n    case ${COMP_WORDS[i]} in\n",
     );
     let valued: Vec<String> = table::GLOBAL.iter().filter(|f| f.value.is_some()).map(|f| format!("--{}", f.long)).collect();
-    let _ = write!(text, "      {}) ((i++));;\n      -*) ;;\n      *) typed=\"${{typed:+$typed }}${{COMP_WORDS[i]}}\";;\n    esac\n  done\n", valued.join("|"));
+    let _ = write!(
+        text,
+        "      {}) ((i++));;\n      -*) ;;\n      *) typed=\"${{typed:+$typed }}${{COMP_WORDS[i]}}\";;\n    esac\n  done\n",
+        valued.join("|")
+    );
     text.push_str("  case $before in\n    --dir) COMPREPLY=($(compgen -d -- \"$word\")); return;;\n    --socket|--discod) COMPREPLY=($(compgen -f -- \"$word\")); return;;\n");
     let mut chosen = BTreeMap::new();
     for flag in table::COMMANDS.iter().flat_map(|s| s.flags).filter(|f| !f.choices.is_empty()) {
@@ -87,7 +91,12 @@ fn fish() -> String {
                 (Some(_), []) => " -x".to_owned(),
                 (Some(_), choices) => format!(" -x -a '{}'", choices.join(" ")),
             };
-            let _ = writeln!(text, "complete -c disco -n '__fish_seen_subcommand_from {last}' -l {}{short}{value} -d '{}'", flag.long, quoted(flag.help));
+            let _ = writeln!(
+                text,
+                "complete -c disco -n '__fish_seen_subcommand_from {last}' -l {}{short}{value} -d '{}'",
+                flag.long,
+                quoted(flag.help)
+            );
         }
     }
     for flag in table::GLOBAL {
@@ -108,9 +117,16 @@ mod tests {
 
     #[test]
     fn bash_completes_commands_subcommands_flags_and_values() {
-        for (line, expected) in [("disco boot", "bootstrap"), ("disco node in", "inspect"), ("disco --dir x kv wa", "watch"), ("disco status --wa", "--watch"), ("disco token create --role ma", "manager")] {
+        for (line, expected) in [
+            ("disco boot", "bootstrap"),
+            ("disco node in", "inspect"),
+            ("disco --dir x kv wa", "watch"),
+            ("disco status --wa", "--watch"),
+            ("disco token create --role ma", "manager"),
+        ] {
             let words: Vec<&str> = line.split(' ').collect();
-            let program = format!("{}\nCOMP_WORDS=({line}); COMP_CWORD={}; _disco; echo \"${{COMPREPLY[*]}}\"", script(Shell::Bash), words.len() - 1);
+            let program =
+                format!("{}\nCOMP_WORDS=({line}); COMP_CWORD={}; _disco; echo \"${{COMPREPLY[*]}}\"", script(Shell::Bash), words.len() - 1);
             let output = Command::new("bash").args(["-c", &program]).output().expect("bash is there");
             assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{line}: {}", String::from_utf8_lossy(&output.stderr));
         }

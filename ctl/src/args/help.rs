@@ -49,7 +49,8 @@ fn of_group(words: &[String]) -> String {
         .iter()
         .filter(of_group)
         .map(|s| {
-            let operands: String = s.operands.iter().map(|o| if o.required { format!(" {}", o.name) } else { format!(" [{}]", o.name) }).collect();
+            let operands: String =
+                s.operands.iter().map(|o| if o.required { format!(" {}", o.name) } else { format!(" [{}]", o.name) }).collect();
             (s.words.join(" ") + &operands, s.summary)
         })
         .collect();

@@ -92,25 +92,61 @@ pub enum Command {
     Help(Vec<String>),
     Version,
     Init,
-    Bootstrap { yes: bool },
-    Status { watch: bool, stale: bool },
+    Bootstrap {
+        yes: bool,
+    },
+    Status {
+        watch: bool,
+        stale: bool,
+    },
     Scale(u32),
-    NodeLs { stale: bool },
-    NodeInspect { node: String, stale: bool },
+    NodeLs {
+        stale: bool,
+    },
+    NodeInspect {
+        node: String,
+        stale: bool,
+    },
     NodeRm(String),
-    InstanceLs { stale: bool },
-    InstanceSet { id: String, desired: InstanceDesired },
-    TokenCreate { role: Role, ttl_ms: u64, uses: u32 },
-    TokenLs { stale: bool },
+    InstanceLs {
+        stale: bool,
+    },
+    InstanceSet {
+        id: String,
+        desired: InstanceDesired,
+    },
+    TokenCreate {
+        role: Role,
+        ttl_ms: u64,
+        uses: u32,
+    },
+    TokenLs {
+        stale: bool,
+    },
     TokenRevoke(String),
-    KvGet { key: String, raw: bool, stale: bool },
+    KvGet {
+        key: String,
+        raw: bool,
+        stale: bool,
+    },
     /// `value` `None`: read it from standard input.
-    KvSet { key: String, value: Option<String> },
+    KvSet {
+        key: String,
+        value: Option<String>,
+    },
     KvDel(String),
-    KvLs { prefix: String, stale: bool },
+    KvLs {
+        prefix: String,
+        stale: bool,
+    },
     KvWatch(String),
-    Events { follow: bool, stale: bool },
-    Destroy { yes: bool },
+    Events {
+        follow: bool,
+        stale: bool,
+    },
+    Destroy {
+        yes: bool,
+    },
     Completions(Shell),
 }
 

@@ -22,7 +22,13 @@ const fn may_have(name: &'static str) -> Operand {
 const STALE: Flag = switch("stale", "answer from the asked node's own copy, even without a leader");
 const YES: Flag = switch("yes", "answer yes to every question");
 const FOLLOW: Flag = Flag { long: "follow", short: Some('f'), value: None, choices: &[], help: "go on printing as things happen" };
-const ROLE: Flag = Flag { long: "role", short: None, value: Some("ROLE"), choices: &["manager", "worker"], help: "what the joiner may become: manager or worker" };
+const ROLE: Flag = Flag {
+    long: "role",
+    short: None,
+    value: Some("ROLE"),
+    choices: &["manager", "worker"],
+    help: "what the joiner may become: manager or worker",
+};
 const PROVIDER: Flag =
     Flag { long: "provider", short: None, value: Some("KIND"), choices: &["local"], help: "where machines come from (default: local)" };
 
@@ -235,7 +241,11 @@ pub const COMMANDS: &[Spec] = &[
         about: "",
         parse: |w| {
             let words: Vec<String> = w.operands.clone();
-            if words.is_empty() || find(&words).is_some() || is_group(&words) { Ok(Command::Help(words)) } else { Err(super::unknown_command(&words)) }
+            if words.is_empty() || find(&words).is_some() || is_group(&words) {
+                Ok(Command::Help(words))
+            } else {
+                Err(super::unknown_command(&words))
+            }
         },
     },
 ];

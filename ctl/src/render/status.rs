@@ -41,7 +41,11 @@ fn headline(status: &v1::Status, paint: Paint) -> String {
         None => paint.red("no leader"),
     };
     let s = if managers == 1 { "" } else { "s" };
-    format!("cluster {} {}: {leader}, {counts}, {managers} manager{s}\n", paint.bold(&plain(&status.cluster)), paint.dim(short(&status.cluster_id)))
+    format!(
+        "cluster {} {}: {leader}, {counts}, {managers} manager{s}\n",
+        paint.bold(&plain(&status.cluster)),
+        paint.dim(short(&status.cluster_id))
+    )
 }
 
 pub fn nodes(nodes: &[v1::Node], now_ms: u64, paint: Paint) -> String {
@@ -133,6 +137,9 @@ last events
     #[test]
     fn a_node_is_shown_field_by_field() {
         let text = node(&samples::status().nodes[0], 3_000, Paint::off());
-        assert!(text.contains("role      manager, leader\n") && text.contains("joined    2s ago\n") && text.contains("memory    1GiB\n"), "{text}");
+        assert!(
+            text.contains("role      manager, leader\n") && text.contains("joined    2s ago\n") && text.contains("memory    1GiB\n"),
+            "{text}"
+        );
     }
 }

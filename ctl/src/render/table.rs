@@ -18,10 +18,6 @@ impl Table {
         self.rows.push(cells.iter().map(|c| plain(c)).collect());
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The lines, each ended and without trailing spaces; `paint` gets the column's number and the cell.
     pub fn render(&self, paint_heading: impl Fn(&str) -> String, paint: impl Fn(usize, &str) -> String) -> String {
         let widths: Vec<usize> = (0..self.headings.len())
@@ -44,10 +40,6 @@ impl Table {
         }
         text
     }
-
-    pub fn plain(&self) -> String {
-        self.render(str::to_owned, |_, cell| cell.to_owned())
-    }
 }
 
 #[cfg(test)]
@@ -59,7 +51,7 @@ mod tests {
         let mut table = Table::new(&["KEY", "VALUE", "NOTE"]);
         table.row(&["a", "über", ""]);
         table.row(&["longer", "x", "y"]);
-        assert_eq!(table.plain(), "KEY     VALUE  NOTE\na       über\nlonger  x      y\n");
+        assert_eq!(table.render(str::to_owned, |_, cell| cell.to_owned()), "KEY     VALUE  NOTE\na       über\nlonger  x      y\n");
         let painted = table.render(|h| format!("<{h}>"), |_, c| format!("[{c}]"));
         assert_eq!(painted.lines().last(), Some("[longer]  [x]      [y]"));
     }

@@ -1,0 +1,11 @@
+//! What client.js stands on: its verbs, as steps that are journaled before they are taken and may be taken again.
+//!
+//! `script` runs the hooks, `ops` answers what they ask, `project` holds the folder, the journal, the provider and the
+//! way to the cluster; `steps` are the verbs themselves, `revive` starts again what was running before a power cut.
+
+pub mod ops;
+pub mod options;
+pub mod project;
+pub mod revive;
+pub mod script;
+pub mod steps;

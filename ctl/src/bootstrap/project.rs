@@ -1,0 +1,238 @@
+//! One folder under work: its lock, its journal, its provider and the way to its cluster.
+
+use crate::client::{Client, Patience};
+use crate::commands::addresses;
+use crate::context::{ClusterFile, Context, Lock};
+use crate::journal::{Journal, What};
+use crate::message::Failure;
+use crate::out::{Out, now_ms};
+use agent::drivers::provider::LocalProvider;
+use agent::model::ids::ClusterId;
+use agent::model::instance::InstanceSeen;
+use proto::{Spawner, v1};
+use std::time::{Duration, Instant};
+
+/// While bootstrapping, nodes come and go: more patience than for a question.
+const PATIENCE: Patience = Patience { answered: Duration::from_secs(20), unreached: Duration::from_secs(4) };
+
+/// Says what was done and when, counted from the start of the command.
+#[derive(Clone, Copy)]
+pub struct Progress {
+    started: Instant,
+    out: Out,
+}
+
+impl Progress {
+    pub fn new(out: Out) -> Progress {
+        Progress { started: Instant::now(), out }
+    }
+
+    /// ` 0.31s  instance i-1 started (127.80.3.1)`
+    pub fn line(&self, words: impl AsRef<str>) {
+        self.out.say(format!("{:5.2}s  {}", self.started.elapsed().as_secs_f64(), words.as_ref()));
+    }
+}
+
+pub struct Project {
+    pub context: Context,
+    pub out: Out,
+    pub spawner: Spawner,
+    pub progress: Progress,
+    /// None until the folder has a cluster: what fails before leaves nothing behind.
+    pub site: Option<Site>,
+    /// Whether the client was opened; see [`Project::client`].
+    client: Option<Client>,
+    lock: Lock,
+}
+
+/// The folder's cluster: decided once, in the journal.
+pub struct Site {
+    pub cluster: ClusterFile,
+    pub journal: Journal,
+    pub provider: LocalProvider,
+}
+
+impl Project {
+    /// Locks the folder and reads its journal, if there is one.
+    ///
+    /// # Errors
+    /// Another disco holds the lock, or the journal is damaged.
+    pub fn open(context: Context, out: Out, spawner: &Spawner) -> Result<Project, Failure> {
+        let lock = context.lock()?;
+        let mut project = Project { context, out, spawner: spawner.clone(), progress: Progress::new(out), site: None, client: None, lock };
+        let path = project.context.file("journal.jsonl");
+        if path.exists() {
+            let journal = project.open_journal()?;
+            if let Some((id, name, provider)) = journal.cluster() {
+                let file = ClusterFile { id: id.to_string(), name: name.to_owned(), provider: provider.to_owned() };
+                project.settle(id, file, journal)?;
+            }
+        }
+        Ok(project)
+    }
+
+    fn open_journal(&self) -> Result<Journal, Failure> {
+        let path = self.context.file("journal.jsonl");
+        let journal = Journal::open(&path).map_err(|e| Failure::broke("cannot continue without this folder's journal").caused_by(&e))?;
+        if let Some(warning) = journal.warning() {
+            self.out.say(format!("warning: {warning}"));
+        }
+        let interrupted = journal.interrupted();
+        if !interrupted.is_empty() {
+            self.progress.line(format!("continuing after an interruption (in {})", interrupted.join(", ")));
+        }
+        Ok(journal)
+    }
+
+    /// Decides the cluster's id, once: on disk before anything is made in its name.
+    ///
+    /// # Errors
+    /// The folder is another cluster's, or the disk fails.
+    pub fn decide(&mut self, name: &str, provider: &str) -> Result<(), Failure> {
+        if let Some(site) = &self.site {
+            if site.cluster.name != name {
+                return Err(Failure::broke(format!("this folder's cluster is `{}`, but client.js says `{name}`", site.cluster.name))
+                    .hint("name it as before, or end it first with `disco destroy`"));
+            }
+            return Ok(());
+        }
+        let id = ClusterId(crate::client::random()?);
+        let cluster = ClusterFile { id: id.to_string(), name: name.to_owned(), provider: provider.to_owned() };
+        let mut journal = self.open_journal()?;
+        let what = What::Cluster { id: cluster.id.clone(), name: cluster.name.clone(), provider: cluster.provider.clone() };
+        journal.write(now_ms(), what).map_err(|e| Failure::broke("cannot decide which cluster this is").caused_by(&e))?;
+        self.progress.line(format!("cluster {name} is {id}"));
+        self.settle(id, cluster, journal)
+    }
+
+    fn settle(&mut self, id: ClusterId, cluster: ClusterFile, journal: Journal) -> Result<(), Failure> {
+        if self.context.cluster()?.as_ref() != Some(&cluster) {
+            self.context.write_cluster(&cluster)?;
+        }
+        // Ending instances needs no program; starting one says what is missing.
+        let program = self.context.discod().unwrap_or_default();
+        let provider = LocalProvider::new(self.context.disco(), id, cluster.name.clone(), program);
+        self.site = Some(Site { cluster, journal, provider });
+        Ok(())
+    }
+
+    /// # Errors
+    /// init() has not returned its cluster yet.
+    pub fn site(&mut self) -> Result<&mut Site, Failure> {
+        self.site.as_mut().ok_or_else(|| Failure::broke("there is no cluster before init() has returned it"))
+    }
+
+    /// The provider's own view: what instances there are, by ordinal.
+    ///
+    /// # Errors
+    /// Their folders cannot be read.
+    pub fn seen(&mut self) -> Result<Vec<InstanceSeen>, Failure> {
+        self.site()?.provider.describe().map_err(|e| Failure::broke("cannot look at the instances").caused_by(&e))
+    }
+
+    /// Notes that a step is about to be taken.
+    ///
+    /// # Errors
+    /// The disk fails: the step must not be taken.
+    pub fn begin(&mut self, step: &str) -> Result<(), Failure> {
+        self.note(What::Begin { step: step.to_owned() })
+    }
+
+    /// Notes how a step went, and hands that on.
+    ///
+    /// # Errors
+    /// The step's own, or the disk's.
+    pub fn end<T>(&mut self, step: &str, outcome: Result<T, Failure>, result: impl Fn(&T) -> String) -> Result<T, Failure> {
+        let what = match &outcome {
+            Ok(value) => What::Done { step: step.to_owned(), result: result(value) },
+            Err(failure) => What::Failed { step: step.to_owned(), why: failure.in_one_line() },
+        };
+        let noted = self.note(what);
+        let value = outcome?;
+        noted.map(|()| value)
+    }
+
+    fn note(&mut self, what: What) -> Result<(), Failure> {
+        self.site()?.journal.write(now_ms(), what).map_err(|e| Failure::broke("cannot note the step").caused_by(&e))
+    }
+
+    /// The way to the cluster; `None` before this folder holds a certificate.
+    ///
+    /// # Errors
+    /// Its files are damaged.
+    pub fn client(&mut self) -> Result<Option<&mut Client>, Failure> {
+        if self.client.is_none()
+            && let Some(identity) = self.context.identity()?
+        {
+            let mut known = self.context.addresses()?;
+            // Where the provider sees instances there may be nodes, whatever was written down last.
+            if let Some(seen) = self.site.as_ref().and_then(|s| s.provider.describe().ok()) {
+                known.extend(seen.into_iter().map(|i| i.address));
+            }
+            let mut once: Vec<String> = Vec::new();
+            known.into_iter().for_each(|a| {
+                if !once.contains(&a) {
+                    once.push(a)
+                }
+            });
+            self.client = Some(Client::with_certificate(&identity, &once, &self.spawner)?.with_patience(PATIENCE));
+        }
+        Ok(self.client.as_mut())
+    }
+
+    /// # Errors
+    /// No instance was started yet.
+    pub fn cluster_client(&mut self) -> Result<&mut Client, Failure> {
+        self.client()?.ok_or_else(|| Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"))
+    }
+
+    /// The certificate or the addresses on disk are new: look again.
+    pub fn forget_client(&mut self) {
+        self.client = None;
+    }
+
+    /// The cluster's state, asked with this much patience; `None` if nobody answers.
+    ///
+    /// # Errors
+    /// It answers, and refuses.
+    pub async fn status(&mut self, patience: Patience) -> Result<Option<v1::Status>, Failure> {
+        let Some(client) = self.client()? else { return Ok(None) };
+        client.set_patience(patience);
+        let status = client.status(false).await;
+        client.set_patience(PATIENCE);
+        match status {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if error.is_unanswered() => Ok(None),
+            Err(error) => Err(error.failure("the cluster refuses to tell its status")),
+        }
+    }
+
+    /// Writes down where the nodes are and which instances are to stay stopped.
+    ///
+    /// # Errors
+    /// As writing files goes.
+    pub fn remember(&mut self, status: &v1::Status) -> Result<(), Failure> {
+        let addresses = addresses(status);
+        if let Some(client) = self.client()? {
+            client.know(&addresses);
+        }
+        let stopped: Vec<String> = status.instances.iter().filter(|i| i.desired == "stopped").map(|i| i.id.clone()).collect();
+        self.context.write_addresses(&addresses)?;
+        self.context.write_wanted_stopped(&stopped)
+    }
+
+    /// Nothing was made: leaves no trace of having looked. Best effort.
+    pub fn leave_no_trace(self) {
+        if self.site.is_none() && !self.context.file("instances").exists() {
+            let _ = self.context.remove_disco(self.lock);
+        }
+    }
+
+    /// Removes `.disco/`.
+    ///
+    /// # Errors
+    /// As removing files goes.
+    pub fn remove(self) -> Result<(), Failure> {
+        self.context.remove_disco(self.lock)
+    }
+}

@@ -1,0 +1,198 @@
+//! The verbs of client.js on the local provider. Every one may be taken again and again.
+
+use super::options::Options;
+use super::project::Project;
+use super::revive;
+use crate::client::{Client, Patience};
+use crate::commands::scale::{self, NotReady};
+use crate::identity;
+use crate::message::Failure;
+use agent::drivers::provider::ProviderError;
+use agent::model::instance::{InstanceSeen, InstanceState};
+use proto::v1::write_request;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// From the start of a process to its control.sock and its first leader.
+const FIRST_NODE_MAX: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Lines of a dead daemon's log that go into the error.
+const LAST_WORDS: usize = 3;
+/// How often a scale starts dead instances again before it gives up.
+const REVIVALS_MAX: usize = 3;
+
+/// An answer from a leader, and all desired nodes ready.
+pub async fn healthy(project: &mut Project) -> Result<bool, Failure> {
+    let patience = Patience { answered: Duration::from_secs(3), unreached: Duration::from_millis(500) };
+    let Some(status) = project.status(patience).await? else { return Ok(false) };
+    let ready = status.nodes.iter().filter(|n| n.state == "ready").count();
+    Ok(status.leader.is_some() && status.desired_nodes > 0 && ready as u64 == u64::from(status.desired_nodes))
+}
+
+/// Makes sure that the first instance was launched, that it runs unless the cluster says otherwise, and that this folder
+/// holds an administrator's certificate.
+pub async fn start_instance(project: &mut Project) -> Result<Value, Failure> {
+    project.begin("start_instance")?;
+    let outcome = start_first(project).await;
+    let seen = project.end("start_instance", outcome, |seen| seen.id.clone())?;
+    let host = host_of(&seen.address);
+    Ok(json!({ "id": seen.id, "address": host, "private_address": host, "state": seen.state.as_str() }))
+}
+
+async fn start_first(project: &mut Project) -> Result<InstanceSeen, Failure> {
+    let patience = Patience { answered: Duration::from_secs(3), unreached: Duration::from_millis(300) };
+    if project.status(patience).await?.is_some() {
+        return first_instance(project);
+    }
+    let ran = running(project)?;
+    project.context.discod()?;
+    match project.site()?.provider.launch_first() {
+        Ok(launched) if !ran.contains(&launched.id) => {
+            project.progress.line(format!("instance {} started ({})", launched.id, host_of(&launched.address)));
+        }
+        // The first one had its day: others carry the cluster.
+        Ok(_) | Err(ProviderError::Terminated { .. }) => {}
+        Err(error) => return Err(Failure::broke("cannot start the first instance").caused_by(&error)),
+    }
+    let first = first_instance(project)?;
+    if project.client()?.is_none() {
+        admit(project, &first).await?;
+    }
+    Ok(first)
+}
+
+fn running(project: &mut Project) -> Result<Vec<String>, Failure> {
+    Ok(project.seen()?.into_iter().filter(|i| i.state == InstanceState::Running).map(|i| i.id).collect())
+}
+
+/// Asks over the instance's own door for a certificate.
+async fn admit(project: &mut Project, first: &InstanceSeen) -> Result<(), Failure> {
+    let socket = control_socket(project, &first.id);
+    let started = Instant::now();
+    let (identity, mut addresses) = loop {
+        let mut client =
+            Client::through_socket(socket.clone(), &project.spawner)?.with_patience(Patience::both(Duration::from_millis(500)));
+        match identity::issue(&project.context, &mut client).await {
+            Ok(issued) => break issued,
+            Err(failure) if started.elapsed() > FIRST_NODE_MAX => return Err(with_last_words(project, &first.id, failure)),
+            Err(failure) => {
+                if !running(project)?.contains(&first.id) {
+                    return Err(with_last_words(project, &first.id, failure));
+                }
+            }
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    };
+    if addresses.is_empty() {
+        addresses.push(first.address.clone());
+    }
+    project.context.write_addresses(&addresses)?;
+    project.context.write_identity(&identity)?;
+    project.forget_client();
+    project.progress.line("the cluster has originated and admits us");
+    Ok(())
+}
+
+fn instance_file(project: &Project, id: &str, name: &str) -> PathBuf {
+    project.context.file("instances").join(id).join(name)
+}
+
+fn control_socket(project: &Project, id: &str) -> PathBuf {
+    instance_file(project, id, "data").join("control.sock")
+}
+
+/// A node that does not come up has said why in its log.
+fn with_last_words(project: &Project, id: &str, failure: Failure) -> Failure {
+    let path = instance_file(project, id, "discod.log");
+    let text = std::fs::read(&path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
+    let told = Failure::broke(format!("instance {id} does not come up")).because(failure.in_one_line());
+    let told = if last.is_empty() { told } else { told.because(format!("it said last:\n{last}")) };
+    told.hint(format!("its log is {}; run `disco bootstrap` again to try again", path.display()))
+}
+
+/// The instance of the lowest ordinal.
+fn first_instance(project: &mut Project) -> Result<InstanceSeen, Failure> {
+    let first = project.seen()?.into_iter().next();
+    first.ok_or_else(|| Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"))
+}
+
+/// On the local provider an address needs no attaching: it is the loopback address the first instance has.
+pub fn first_address(project: &mut Project) -> Result<String, Failure> {
+    Ok(host_of(&first_instance(project)?.address).to_owned())
+}
+
+fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
+/// Replicates what client.js says and how many nodes are wanted; then the leader works and we watch.
+pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {
+    let step = format!("scale {nodes}");
+    project.begin(&step)?;
+    let outcome = scale_and_wait(project, options, nodes).await;
+    project.end(&step, outcome, |()| nodes.to_string())
+}
+
+async fn scale_and_wait(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {
+    let mut revivals = 0;
+    loop {
+        let progress = project.progress;
+        let client = project.cluster_client()?;
+        let attempt = async {
+            client.write(write_request::Op::Configure(options.configure())).await.map_err(NotReady::Call)?;
+            scale::set(client, nodes).await.map_err(NotReady::Call)?;
+            scale::until_ready(client, nodes, |words| progress.line(words)).await
+        };
+        match attempt.await {
+            Ok(status) => return project.remember(&status),
+            Err(NotReady::Call(error)) if error.is_unanswered() && revivals < REVIVALS_MAX => {
+                revivals += 1;
+                revive::run(project).await?;
+            }
+            Err(other) => return Err(other.failure(nodes)),
+        }
+    }
+}
+
+/// Ends every instance. The cluster is told first, if it answers, so that it does not repair what is ended.
+pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
+    if project.site.is_none() {
+        return Ok(());
+    }
+    project.begin("destroy")?;
+    let outcome = end_all(project).await;
+    project.end("destroy", outcome, |()| String::new())
+}
+
+async fn end_all(project: &mut Project) -> Result<(), Failure> {
+    let progress = project.progress;
+    if project.seen()?.is_empty() {
+        return Ok(());
+    }
+    if let Some(client) = project.client()? {
+        client.set_patience(Patience { answered: Duration::from_secs(5), unreached: Duration::from_millis(300) });
+        match client.write(write_request::Op::Destroy(proto::v1::Destroy {})).await {
+            Ok(_) => progress.line("the cluster launches and repairs nothing any more"),
+            Err(error) => progress
+                .line(format!("the cluster is not told ({}); ending its instances anyway", error.failure("no answer").in_one_line())),
+        }
+    }
+    // A launch that was under way may still appear: look until there is none.
+    loop {
+        let seen = project.seen()?;
+        if seen.is_empty() {
+            return Ok(());
+        }
+        for instance in seen {
+            let ended = project.site()?.provider.terminate(&instance.id);
+            ended.map_err(|e| {
+                Failure::broke(format!("cannot end instance {}", instance.id)).caused_by(&e).hint("run `disco destroy` again")
+            })?;
+            progress.line(format!("instance {} is gone", instance.id));
+        }
+    }
+}

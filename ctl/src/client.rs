@@ -1,0 +1,303 @@
+//! Talks to the cluster: tries its addresses in turn until one answers, within a time limit.
+//!
+//! A write carries who asks and which of its requests it is, so that asking again, elsewhere, after a lost answer, never
+//! applies it twice. That makes every failure of the way (refused, lost, busy, no leader) worth another try; an answer
+//! of "no" is not.
+
+use crate::context::{Context, Identity};
+use crate::message::Failure;
+use agent::model::limits;
+use proto::v1::{self, disco_client::DiscoClient, read_reply, read_request, write_request};
+use proto::{Channel, ChannelLimits, Spawner};
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tonic::{Code, Response, Status, Streaming};
+
+/// One attempt at one address. A frozen node must not eat the whole limit.
+const ATTEMPT_MAX: Duration = Duration::from_secs(4);
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(800);
+
+/// How long to go on asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// While somebody answers, if only "busy" or "no leader now".
+    pub answered: Duration,
+    /// While nobody can be reached at all.
+    pub unreached: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { answered: Duration::from_secs(10), unreached: Duration::from_secs(1) }
+    }
+}
+
+impl Patience {
+    pub fn both(limit: Duration) -> Patience {
+        Patience { answered: limit, unreached: limit }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The answer is no. Nothing was changed.
+    #[error("{why}")]
+    Refused { code: Code, why: String },
+    /// Nobody answered in time; of a write the outcome is unknown.
+    #[error("no node of the cluster answers")]
+    Unanswered { tried: Vec<(String, String)> },
+}
+
+impl CallError {
+    /// As a failure of `what`, e.g. "cannot set key `a`".
+    pub fn failure(self, what: impl Into<String>) -> Failure {
+        match self {
+            CallError::Refused { code: Code::Unauthenticated, why } => {
+                Failure::no(what).because(why).hint("the admin certificate of this folder is not accepted; a node's control.sock can issue another: `disco --socket PATH status`")
+            }
+            CallError::Refused { why, .. } => Failure::no(what).because(why),
+            CallError::Unanswered { tried } => {
+                let failure = Failure::no(what);
+                let failure = tried.into_iter().fold(failure, |f, (address, why)| f.because(format!("{address}: {why}")));
+                failure.hint("`disco bootstrap` starts stopped instances again")
+            }
+        }
+    }
+
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, CallError::Unanswered { .. })
+    }
+}
+
+struct Door {
+    address: String,
+    grpc: DiscoClient<Channel>,
+}
+
+/// Makes doors for addresses.
+enum Key {
+    /// A node's control.sock: there is one door.
+    Socket,
+    Certificate(std::sync::Arc<rustls::ClientConfig>),
+}
+
+pub struct Client {
+    spawner: Spawner,
+    key: Key,
+    doors: Vec<Door>,
+    /// The door that answered last.
+    good: usize,
+    patience: Patience,
+    client: u64,
+    sequence: u64,
+}
+
+impl Client {
+    /// The cluster that `context` means: through `--socket`, or by the folder's addresses and certificate.
+    ///
+    /// # Errors
+    /// The folder has no cluster yet, or its files are damaged.
+    pub fn open(context: &Context, spawner: &Spawner) -> Result<Client, Failure> {
+        if let Some(path) = &context.socket {
+            return Client::through_socket(path.clone(), spawner);
+        }
+        let shown = context.folder.display();
+        let Some(cluster) = context.cluster()? else {
+            return Err(Failure::no(format!("there is no cluster in {shown}"))
+                .hint("`disco init` writes a starting folder, `disco bootstrap` makes its cluster; `--dir` names another folder"));
+        };
+        let (Some(identity), addresses) = (context.identity()?, context.addresses()?) else {
+            return Err(Failure::no(format!("cluster `{}` was not finished", cluster.name)).hint("`disco bootstrap` continues"));
+        };
+        Client::with_certificate(&identity, &addresses, spawner)
+    }
+
+    /// # Errors
+    /// The system gave no random bytes.
+    pub fn through_socket(path: std::path::PathBuf, spawner: &Spawner) -> Result<Client, Failure> {
+        let channel = Channel::unix(spawner.clone(), path, ChannelLimits::default());
+        let door = Door { address: channel.address().to_owned(), grpc: channel.disco() };
+        Client::new(spawner, Key::Socket, vec![door])
+    }
+
+    /// # Errors
+    /// The certificate, its key or the CA is damaged.
+    pub fn with_certificate(identity: &Identity, addresses: &[String], spawner: &Spawner) -> Result<Client, Failure> {
+        let mut client = Client::new(spawner, Key::Certificate(crate::identity::tls(identity)?), Vec::new())?;
+        client.know(addresses);
+        Ok(client)
+    }
+
+    fn new(spawner: &Spawner, key: Key, doors: Vec<Door>) -> Result<Client, Failure> {
+        Ok(Client { spawner: spawner.clone(), key, doors, good: 0, patience: Patience::default(), client: random()?, sequence: 0 })
+    }
+
+    pub fn with_patience(mut self, patience: Patience) -> Client {
+        self.patience = patience;
+        self
+    }
+
+    pub fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
+    /// Takes these addresses for the cluster's, keeping the connections there are.
+    pub fn know(&mut self, addresses: &[String]) {
+        let Key::Certificate(tls) = &self.key else { return };
+        let last_good = self.doors.get(self.good).map(|d| d.address.clone());
+        let mut old = std::mem::take(&mut self.doors);
+        for address in addresses.iter().take(limits::NODES_MAX) {
+            let kept = old.iter().position(|d| d.address == *address).map(|i| old.swap_remove(i));
+            let made = || Door {
+                address: address.clone(),
+                grpc: Channel::tcp(self.spawner.clone(), address.clone(), tls.clone(), ChannelLimits::default()).disco(),
+            };
+            self.doors.push(kept.unwrap_or_else(made));
+        }
+        self.good = self.doors.iter().position(|d| Some(&d.address) == last_good.as_ref()).unwrap_or(0);
+    }
+
+    /// The addresses known, last good one first.
+    pub fn addresses(&self) -> Vec<String> {
+        let count = self.doors.len();
+        (0..count).map(|turn| self.doors[(self.good + turn) % count].address.clone()).collect()
+    }
+
+    /// Changes something; applied once, however often it is tried.
+    ///
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn write(&mut self, op: write_request::Op) -> Result<v1::WriteReply, CallError> {
+        self.sequence += 1;
+        let request = v1::WriteRequest { client: self.client, sequence: self.sequence, op: Some(op) };
+        self.call(|mut grpc| {
+            let request = request.clone();
+            async move { grpc.write(request).await }
+        })
+        .await
+    }
+
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn read(&mut self, stale: bool, query: read_request::Query) -> Result<read_reply::Result, CallError> {
+        let request = v1::ReadRequest { stale, query: Some(query) };
+        let reply = self
+            .call(|mut grpc| {
+                let request = request.clone();
+                async move { grpc.read(request).await }
+            })
+            .await?;
+        reply.result.ok_or_else(|| CallError::Refused { code: Code::Internal, why: "the node sent an empty answer".into() })
+    }
+
+    /// # Errors
+    /// As [`Client::read`].
+    pub async fn status(&mut self, stale: bool) -> Result<v1::Status, CallError> {
+        match self.read(stale, read_request::Query::Status(v1::StatusQuery {})).await? {
+            read_reply::Result::Status(status) => Ok(status),
+            _ => Err(mismatched()),
+        }
+    }
+
+    /// Opens a stream of answers: one now, one after each change.
+    ///
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn watch(&mut self, query: read_request::Query) -> Result<Streaming<v1::ReadReply>, CallError> {
+        let request = v1::ReadRequest { stale: false, query: Some(query) };
+        self.call(|mut grpc| {
+            let request = request.clone();
+            async move { grpc.watch(request).await }
+        })
+        .await
+    }
+
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn issue_admin(&mut self, csr: Vec<u8>) -> Result<v1::IssueAdminReply, CallError> {
+        self.call(|mut grpc| {
+            let request = v1::IssueAdminRequest { csr: csr.clone() };
+            async move { grpc.issue_admin(request).await }
+        })
+        .await
+    }
+
+    /// The next call begins at another door.
+    pub fn turn_away(&mut self) {
+        if !self.doors.is_empty() {
+            self.good = (self.good + 1) % self.doors.len();
+        }
+    }
+
+    async fn call<T, F>(&mut self, attempt: impl Fn(DiscoClient<Channel>) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let started = Instant::now();
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let count = self.doors.len();
+            let mut tried = Vec::with_capacity(count);
+            let mut reached = false;
+            for turn in 0..count {
+                let index = (self.good + turn) % count;
+                let left = self.patience.answered.saturating_sub(started.elapsed()).max(PAUSE_FIRST);
+                let door = &self.doors[index];
+                match within(ATTEMPT_MAX.min(left), attempt(door.grpc.clone())).await {
+                    Some(Ok(response)) => {
+                        self.good = index;
+                        return Ok(response.into_inner());
+                    }
+                    Some(Err(status)) if !worth_another_try(status.code()) => {
+                        self.good = index;
+                        return Err(CallError::Refused { code: status.code(), why: status.message().to_owned() });
+                    }
+                    Some(Err(status)) => {
+                        let why = status.message();
+                        let unreachable = format!("cannot reach {}: ", door.address);
+                        reached |= !why.starts_with(&unreachable);
+                        tried.push((door.address.clone(), why.strip_prefix(&unreachable).unwrap_or(why).to_owned()));
+                    }
+                    None => {
+                        reached = true;
+                        tried.push((door.address.clone(), "no answer in time".to_owned()));
+                    }
+                }
+            }
+            let patience = if reached { self.patience.answered } else { self.patience.unreached };
+            if count == 0 || started.elapsed() + pause > patience {
+                return Err(CallError::Unanswered { tried });
+            }
+            async_io::Timer::after(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn worth_another_try(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown)
+}
+
+/// The node answered something else than was asked.
+pub fn mismatched() -> CallError {
+    CallError::Refused { code: Code::Internal, why: "the node answered another question".into() }
+}
+
+/// `None` when the time is over first.
+pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    futures_lite::future::or(async { Some(future.await) }, async {
+        async_io::Timer::after(limit).await;
+        None
+    })
+    .await
+}
+
+/// # Errors
+/// The system gave no random bytes.
+pub fn random() -> Result<u64, Failure> {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0; 8];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::broke("the system gives no random bytes"))?;
+    Ok(u64::from_le_bytes(bytes))
+}

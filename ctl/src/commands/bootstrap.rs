@@ -1,0 +1,51 @@
+//! `disco bootstrap`: from a folder with client.js to a cluster, or on from where it stopped.
+
+use crate::args::Global;
+use crate::bootstrap::{ops::Ops, project::Project, revive, script::Script};
+use crate::client::Patience;
+use crate::context::Context;
+use crate::message::{Exit, Failure};
+use crate::out::{Out, now_ms};
+use crate::render::{Paint, json, status as screen};
+use proto::Spawner;
+use std::time::Duration;
+
+pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Result<Exit, Failure> {
+    let context = Context::new(global)?;
+    if !Script::is_there(&context) {
+        // Before anything is made, the lock included.
+        return Err(Failure::broke(format!("there is no client.js in {}", context.folder.display()))
+            .hint("`disco init` writes a starting folder; `--dir` names another one"));
+    }
+    let ops = Ops::new(Project::open(context.clone(), out, spawner)?, yes);
+    let outcome = work(&context, &ops).await;
+    let mut project = ops.into_project();
+    if let Err(failure) = outcome {
+        project.leave_no_trace();
+        return Err(failure);
+    }
+    let Some(status) = project.status(Patience::both(Duration::from_secs(10))).await? else {
+        project.progress.line("client.js is done; no cluster answers");
+        return Ok(Exit::Done);
+    };
+    project.remember(&status)?;
+    if out.json {
+        out.document(&json::status(&status))?;
+    } else {
+        project.progress.line(screen::screen(&status, now_ms(), Paint::off()).lines().next().unwrap_or_default());
+    }
+    Ok(Exit::Done)
+}
+
+/// The script is loaded and asked for its cluster before anything is made: a mistake in it changes nothing.
+async fn work(context: &Context, ops: &Ops) -> Result<(), Failure> {
+    let mut script = Script::load(context, ops).await?;
+    script.require("bootstrap", "export async function bootstrap(cluster) { … }")?;
+    let options = script.init(ops).await?;
+    {
+        let mut project = ops.project().await;
+        project.decide(&options.name, &options.provider)?;
+        revive::run(&mut project).await?;
+    }
+    script.call("bootstrap", ops).await
+}

@@ -1,0 +1,77 @@
+//! `disco node ls | inspect | rm`.
+
+use super::Desk;
+use crate::message::{Exit, Failure};
+use crate::out::now_ms;
+use crate::render::{json, status as screen};
+use proto::v1::{self, write_request};
+
+pub async fn list(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
+    let status = desk.client.status(stale).await.map_err(|e| e.failure("cannot list the nodes"))?;
+    desk.remember(&status).await;
+    if desk.out.json {
+        desk.out.document(&status.nodes.iter().map(json::node).collect())?;
+    } else {
+        desk.out.data(screen::nodes(&status.nodes, now_ms(), desk.out.paint))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub async fn inspect(mut desk: Desk, wanted: &str, stale: bool) -> Result<Exit, Failure> {
+    let status = desk.client.status(stale).await.map_err(|e| e.failure(format!("cannot look at node `{wanted}`")))?;
+    let node = find(&status.nodes, wanted)?;
+    if desk.out.json {
+        desk.out.document(&json::node(node))?;
+    } else {
+        desk.out.data(screen::node(node, now_ms(), desk.out.paint))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub async fn remove(mut desk: Desk, wanted: &str) -> Result<Exit, Failure> {
+    let what = format!("cannot remove node `{wanted}`");
+    let status = desk.client.status(false).await.map_err(|e| e.failure(what.as_str()))?;
+    let node = find(&status.nodes, wanted)?;
+    let op = write_request::Op::NodeRemove(v1::NodeRemove { node: node.id.clone() });
+    let reply = desk.client.write(op).await.map_err(|e| e.failure(what))?;
+    desk.changed(&reply, format!("node {} is removed", node.name))
+}
+
+/// By name, by id, or by the beginning of an id that no other node shares.
+fn find<'a>(nodes: &'a [v1::Node], wanted: &str) -> Result<&'a v1::Node, Failure> {
+    if let Some(node) = nodes.iter().find(|n| n.id == wanted) {
+        return Ok(node);
+    }
+    let named: Vec<_> = nodes.iter().filter(|n| n.name == wanted).collect();
+    let begun: Vec<_> = nodes.iter().filter(|n| wanted.len() >= 4 && n.id.starts_with(wanted)).collect();
+    match (named.as_slice(), begun.as_slice()) {
+        ([node], _) | ([], [node]) => Ok(node),
+        ([], []) => Err(Failure::no(format!("there is no node `{wanted}`")).hint("`disco node ls` lists them")),
+        (many @ [_, ..], _) | ([], many) => {
+            let ids: Vec<_> = many.iter().map(|n| n.id.as_str()).collect();
+            Err(Failure::no(format!("`{wanted}` names {} nodes", many.len())).hint(format!("say which by its id: {}", ids.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_found_by_name_id_or_a_beginning_that_is_its_own() {
+        let node = |id: &str, name: &str| v1::Node { id: id.into(), name: name.into(), ..Default::default() };
+        let nodes = [node("00ab000000000001", "n1"), node("00ab100000000002", "n2"), node("ff00000000000003", "n2")];
+        for (wanted, found) in [("n1", 0), ("00ab100000000002", 1), ("00ab1", 1), ("ff00", 2)] {
+            assert_eq!(find(&nodes, wanted).map(|n| n.id.as_str()), Ok(nodes[found].id.as_str()), "{wanted}");
+        }
+        for (wanted, refused) in [
+            ("n9", "there is no node `n9`"),
+            ("n2", "`n2` names 2 nodes"),
+            ("00ab", "`00ab` names 2 nodes"),
+            ("ff", "there is no node `ff`"),
+        ] {
+            assert_eq!(find(&nodes, wanted).expect_err(wanted).what(), refused);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `disco scale N`, and the waiting that bootstrap does too: the number is replicated first, the leader makes it true.
+
+use super::{Desk, addresses};
+use crate::client::{CallError, Client};
+use crate::message::{Exit, Failure};
+use proto::v1::{self, write_request};
+use std::time::{Duration, Instant};
+
+/// Nothing moved for this long: say what is missing and stop waiting. The cluster goes on by itself.
+const STILL_MAX: Duration = Duration::from_secs(120);
+/// All nodes are ready and only the votes are not as wanted: they may never be (workers do not vote).
+const VOTES_MAX: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+pub async fn run(mut desk: Desk, nodes: u32) -> Result<Exit, Failure> {
+    let what = format!("cannot scale to {nodes}");
+    let reply = set(&mut desk.client, nodes).await.map_err(|e| e.failure(what.as_str()))?;
+    let out = desk.out;
+    let started = Instant::now();
+    let status = until_ready(&mut desk.client, nodes, |words| out.say(format!("{:5.2}s  {words}", started.elapsed().as_secs_f64())))
+        .await
+        .map_err(|e| e.failure(nodes))?;
+    desk.remember(&status).await;
+    desk.changed(&reply, "")
+}
+
+pub async fn set(client: &mut Client, nodes: u32) -> Result<v1::WriteReply, CallError> {
+    client.write(write_request::Op::Scale(v1::ScaleRequest { nodes })).await
+}
+
+/// Why waiting ended without the nodes.
+pub enum NotReady {
+    /// Nobody answers any more.
+    Call(CallError),
+    /// Nothing moved.
+    Still(Failure),
+}
+
+impl NotReady {
+    pub fn failure(self, nodes: u32) -> Failure {
+        match self {
+            NotReady::Call(error) => error.failure(format!("the cluster does not come to {nodes} nodes")),
+            NotReady::Still(failure) => failure,
+        }
+    }
+}
+
+/// Waits until exactly `nodes` nodes are ready and as many vote as should; tells each step of the way.
+///
+/// # Errors
+/// Nothing moved for two minutes, or nobody answers.
+pub async fn until_ready(client: &mut Client, nodes: u32, mut tell: impl FnMut(&str)) -> Result<v1::Status, NotReady> {
+    let mut told = String::new();
+    let mut moved = Instant::now();
+    let mut ready_since: Option<Instant> = None;
+    let mut problems: Vec<String> = Vec::new();
+    loop {
+        let status = client.status(false).await.map_err(NotReady::Call)?;
+        client.know(&addresses(&status));
+        let progress = Progress::of(&status);
+        let line = progress.line(nodes);
+        if line != told {
+            tell(&line);
+            told = line;
+            moved = Instant::now();
+        }
+        for problem in status.problems.iter().filter(|p| !problems.contains(p)) {
+            moved = Instant::now();
+            if progress.ready >= nodes {
+                continue;
+            }
+            tell(problem);
+        }
+        problems.clone_from(&status.problems);
+        if progress.all_ready(nodes) {
+            let since = *ready_since.get_or_insert_with(Instant::now);
+            if progress.votes_as_wanted(nodes, status.managers) || since.elapsed() > VOTES_MAX {
+                return Ok(status);
+            }
+        } else {
+            ready_since = None;
+        }
+        if moved.elapsed() > STILL_MAX {
+            let failure = Failure::no(format!("the cluster does not come to {nodes} nodes"))
+                .because(format!("{told}, and nothing moved for {} s", STILL_MAX.as_secs()));
+            let failure = problems.into_iter().fold(failure, Failure::because);
+            return Err(NotReady::Still(failure.hint("the cluster goes on trying; `disco status` shows how far it is")));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+/// What counts while waiting.
+#[derive(Debug, PartialEq, Eq)]
+struct Progress {
+    ready: u32,
+    /// Nodes that are there in any state, and instances that are to end but have not.
+    others: u32,
+    voters: u32,
+    learners: u32,
+}
+
+impl Progress {
+    fn of(status: &v1::Status) -> Progress {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let ready = count(status.nodes.iter().filter(|n| n.state == "ready").count());
+        let here = count(status.nodes.iter().filter(|n| n.state != "left").count());
+        let ending =
+            status.instances.iter().filter(|i| i.desired == "terminated" && !matches!(i.state.as_str(), "terminated" | "failed")).count();
+        Progress { ready, others: here - ready + count(ending), voters: count(status.voters.len()), learners: count(status.learners.len()) }
+    }
+
+    fn all_ready(&self, nodes: u32) -> bool {
+        self.ready == nodes && self.others == 0
+    }
+
+    /// Voter sets are odd: two nodes are one voter and one learner.
+    fn votes_as_wanted(&self, nodes: u32, managers: u32) -> bool {
+        let most = nodes.min(managers).max(1);
+        self.voters == most - (1 - most % 2)
+    }
+
+    fn line(&self, nodes: u32) -> String {
+        let s = if self.voters == 1 { "votes" } else { "vote" };
+        let others = if self.others > 0 && self.ready >= nodes {
+            format!(", {} still leaving", self.others + self.ready - nodes)
+        } else {
+            String::new()
+        };
+        format!("{} of {nodes} nodes ready, {} {s}{others}", self.ready, self.voters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(ready: u32, others: u32, voters: u32) -> Progress {
+        Progress { ready, others, voters, learners: 0 }
+    }
+
+    #[test]
+    fn the_wanted_number_of_votes_is_odd_and_at_most_the_managers() {
+        for (nodes, managers, voters) in [(1, 3, 1), (2, 3, 1), (3, 3, 3), (4, 3, 3), (4, 5, 3), (5, 5, 5), (3, 1, 1), (7, 7, 7)] {
+            assert!(progress(nodes, 0, voters).votes_as_wanted(nodes, managers), "{nodes} nodes, {managers} managers");
+            assert!(!progress(nodes, 0, voters + 1).votes_as_wanted(nodes, managers), "{nodes} nodes, {managers} managers");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_still_leaving_is_waited_for() {
+        let mut status = crate::render::samples::status();
+        assert_eq!(Progress::of(&status), progress(1, 1, 2));
+        status.nodes.retain(|n| n.state == "ready");
+        status.instances[0].desired = "terminated".into();
+        assert!(!Progress::of(&status).all_ready(1));
+        status.instances[0].state = "terminated".into();
+        assert!(Progress::of(&status).all_ready(1));
+        assert_eq!(Progress::of(&status).line(1), "1 of 1 nodes ready, 2 vote");
+    }
+}
