@@ -25,6 +25,7 @@ mod world;
 use counts::{Count, Counts};
 use mutants::Mutant;
 use std::{
+    cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::{
@@ -35,6 +36,11 @@ use std::{
 };
 use trace::{Lines, Trace};
 use world::World;
+
+thread_local! {
+    /// Where the last panic of this thread was.
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// Seeds that once failed; they run first.
 const SEEDS_TXT: &str = include_str!("seeds.txt");
@@ -61,7 +67,10 @@ fn main() -> ExitCode {
         }
     };
     // A violation is a panic; its text is reported with the history, not when it happens.
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
+        PANICKED_AT.set(place.unwrap_or_default());
+    }));
     if args.trace && args.play.is_none() {
         return trace(&args);
     }
@@ -166,7 +175,10 @@ fn play(seed: u64, mutant: Option<Mutant>) -> Result<history::Outcome, String> {
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or("panic".into())
+    let text = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|text| text.to_string()));
+    let text = text.unwrap_or("panic".into());
+    // A violation says what it is; anything else is best explained by its place.
+    if text.starts_with("violation") { text } else { format!("{text} ({})", PANICKED_AT.with_borrow(String::clone)) }
 }
 
 fn run_all(args: &Args) -> (Counts, usize, Vec<Failure>) {

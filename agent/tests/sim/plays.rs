@@ -111,6 +111,7 @@ impl Stage {
                 let old = self.old;
                 self.until("another leader", |world| world.leader().is_some_and(|leader| Some(leader) != old))
             }
+            ["until", "leader"] => self.until("leader", |world| world.leader().is_some()),
             ["until", "joint"] => self.until("a joint configuration", |world| {
                 let group = world.leader().and_then(|leader| world.consensus(leader)).map(Consensus::membership);
                 group.is_some_and(|group| group.joint)

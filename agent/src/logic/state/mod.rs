@@ -159,9 +159,9 @@ impl State {
         self.instances.values().find(|i| i.node == Some(node))
     }
 
-    /// Its machine is to end: it leaves the Raft group, then the cluster.
+    /// Its machine is to end or has ended: it leaves the Raft group, then the cluster.
     pub fn is_leaving(&self, node: &NodeRecord) -> bool {
-        self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated)
+        self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated || i.ended())
     }
 
     /// A membership entry was applied: seats in the group are marked as used.
