@@ -40,7 +40,7 @@ pub const KEYS: &[Key] = &[
     row("heartbeat_interval", "TIME", "the leader's (default 200ms)", "50ms to 5s"),
     row("election_timeout_min", "TIME", "silence before an election (default 1000ms)", "200ms to 60s"),
     row("election_timeout_max", "TIME", "at most (default 2000ms)", "200ms to 60s"),
-    row("external_commands_max", "N", "programs that scripts may run at once (default 8)", "1 to 64"),
+    row("external_commands_max", "N", "programs that scripts may run at once (default 16)", "1 to 16"),
     row("log", "FILTER", "what to say on stderr (default info)", FILTER_ALLOWED),
     row("instance", "ID", "the provider's name of this machine", NAME),
     row("provider.kind", "KIND", "where new machines come from", "local"),

@@ -29,6 +29,9 @@ use std::{
 };
 use values::Raw;
 
+/// As many as the executor itself allows; a node may allow fewer.
+const COMMANDS_MAX: u32 = limits::EXTERNAL_COMMANDS_MAX as u32;
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
@@ -300,7 +303,7 @@ impl Sources {
             heartbeat_interval_ms: self.take("heartbeat_interval", |raw| raw.duration_ms(50, 5_000))?.unwrap_or(200),
             election_timeout_min_ms: self.take("election_timeout_min", |raw| raw.duration_ms(200, 60_000))?.unwrap_or(1000),
             election_timeout_max_ms: self.take("election_timeout_max", |raw| raw.duration_ms(200, 60_000))?.unwrap_or(2000),
-            external_commands_max: self.take("external_commands_max", |raw| raw.count(1, 64))?.unwrap_or(8),
+            external_commands_max: self.take("external_commands_max", |raw| raw.count(1, COMMANDS_MAX))?.unwrap_or(COMMANDS_MAX),
             log: self.take("log", |raw| Filter::parse(raw.text()?))?.unwrap_or_default(),
             instance: self.take("instance", Raw::name)?,
             provider: self.provider()?,

@@ -35,6 +35,7 @@ fn defaults_are_those_of_the_contract() {
     let config = parse(&[D], "").expect("a data dir is enough");
     assert_eq!(config.listen.to_string(), "0.0.0.0:5080");
     assert_eq!((config.heartbeat_interval_ms, config.election_timeout_min_ms, config.election_timeout_max_ms), (200, 1000, 2000));
+    assert_eq!(config.external_commands_max, 16, "help says so");
     assert!(!config.originate && config.seeds.is_empty() && config.token.is_none() && config.provider.is_none());
 }
 
@@ -111,7 +112,8 @@ fn what_is_not_allowed_is_refused_by_name() {
         (&[D, "--heartbeat-interval=infs"], "", &["`--heartbeat-interval`"]),
         (&[D, "--heartbeat-interval=1s"], "", &["heartbeat 1000ms", "two heartbeats"]),
         (&[D, "--election-timeout-min=2s"], "", &["2000ms to 2000ms"]),
-        (&[D, "--external-commands-max=0"], "", &["`--external-commands-max` cannot be `0`", "1 to 64"]),
+        (&[D, "--external-commands-max=0"], "", &["`--external-commands-max` cannot be `0`", "1 to 16"]),
+        (&[D, "--external-commands-max=17"], "", &["`--external-commands-max`"]),
         (&[D, "--log=loud"], "", &["`--log` cannot be `loud`", "debug"]),
         (&[D, "--token-file=/nonexistent"], "", &["cannot read /nonexistent"]),
         (&[D, "--token=DISCO1-a-b", "--token-file=/x"], "", &["do not go together"]),
