@@ -215,13 +215,16 @@ where
         };
         seat.handshaken(true);
         let caller = Caller { certificate: None, address: "control.sock".into(), uid: Some(uid) };
-        let serving =
-            serve_connection(self.spawner.clone(), socket, self.service.clone(), caller, Arc::new(seat), self.limits.clone());
+        let serving = serve_connection(self.spawner.clone(), socket, self.service.clone(), caller, Arc::new(seat), self.limits.clone());
         self.spawner.0.spawn(serving).detach();
     }
 }
 
-async fn shake_hands(socket: Async<TcpStream>, tls: TlsAcceptor, seat: &Seat) -> io::Result<futures_rustls::server::TlsStream<Async<TcpStream>>> {
+async fn shake_hands(
+    socket: Async<TcpStream>,
+    tls: TlsAcceptor,
+    seat: &Seat,
+) -> io::Result<futures_rustls::server::TlsStream<Async<TcpStream>>> {
     let mut first = [0];
     if socket.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -87,7 +87,12 @@ fn an_oversize_message_is_refused_and_the_next_one_served() {
 fn what_is_not_tls_is_closed_at_once() {
     stage::run(async |stage: Stage| {
         let address = stage.listen(limits());
-        for bytes in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".as_slice(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0xff; 4096], &[22, 9, 9, 9, 9, 9, 9, 9]] {
+        for bytes in [
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".as_slice(),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            &[0xff; 4096],
+            &[22, 9, 9, 9, 9, 9, 9, 9],
+        ] {
             let bytes = bytes.to_vec();
             let took = smol::unblock(move || {
                 let started = Instant::now();

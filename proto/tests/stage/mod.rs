@@ -62,12 +62,8 @@ pub struct Stage {
 /// Plays `act` on an executor of its own, bounded in time.
 pub fn run(act: impl AsyncFnOnce(Stage)) {
     let executor = Arc::new(smol::Executor::new());
-    let stage = Stage {
-        spawner: Spawner(Arc::clone(&executor)),
-        ours: Authority::new(),
-        theirs: Authority::new(),
-        servers: Mutex::default(),
-    };
+    let stage =
+        Stage { spawner: Spawner(Arc::clone(&executor)), ours: Authority::new(), theirs: Authority::new(), servers: Mutex::default() };
     smol::block_on(executor.run(futures_lite::future::or(act(stage), async {
         smol::Timer::after(Duration::from_secs(60)).await;
         panic!("the play takes longer than a minute");

@@ -101,8 +101,9 @@ impl Authority {
         params.not_before = date_time_ymd(1970, 1, 1) + seconds(from_ms.saturating_sub(CERTIFICATE_BACKDATE_MS));
         params.not_after = date_time_ymd(1970, 1, 1) + seconds(from_ms.saturating_add(ttl_ms));
         params.use_authority_key_identifier_extension = true;
-        let certificate =
-            params.signed_by(&key, &self.issuer).map_err(|error| PkiError::Damaged { what: "certificate to sign", why: error.to_string() })?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(|error| PkiError::Damaged { what: "certificate to sign", why: error.to_string() })?;
         Ok(certificate.der().to_vec())
     }
 }

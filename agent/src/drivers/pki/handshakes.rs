@@ -108,7 +108,11 @@ fn nodes_and_administrators_of_a_cluster_get_through_and_nobody_else() {
             Err("server: the certificate is of cluster 00000000000000c2, this is cluster 00000000000000c1"),
         ),
         ("a joiner with our token", joiner_tls(ca_digest(ours.certificate())), Ok(false)),
-        ("a joiner with another token", joiner_tls(ca_digest(theirs.certificate())), Err("client: no certificate of the server has the CA digest of the token")),
+        (
+            "a joiner with another token",
+            joiner_tls(ca_digest(theirs.certificate())),
+            Err("client: no certificate of the server has the CA digest of the token"),
+        ),
     ];
     for (who, client, expected) in table {
         let outcome = shake(client, server.server_tls()).map(|certificate| certificate.is_some());

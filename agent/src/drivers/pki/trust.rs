@@ -67,8 +67,8 @@ impl Trust {
         if cluster != identity.cluster {
             return Err(PkiError::OtherCluster { found: identity.cluster, expected: cluster });
         }
-        let signing = any_eddsa_type(&PrivatePkcs8KeyDer::from(key))
-            .map_err(|error| PkiError::Damaged { what: "key", why: error.to_string() })?;
+        let signing =
+            any_eddsa_type(&PrivatePkcs8KeyDer::from(key)).map_err(|error| PkiError::Damaged { what: "key", why: error.to_string() })?;
         let leaf = CertificateDer::from(certificate.to_vec());
         let ca = CertificateDer::from(ca.to_vec());
         let as_server = Arc::new(CertifiedKey::new(vec![leaf.clone(), ca.clone()], signing.clone()));
