@@ -1,0 +1,106 @@
+//! Against a false node behind a socket file: what it is asked, and what comes of its answers.
+
+use super::*;
+use proto::v1::disco_server::Disco;
+use proto::{Listener, Routes, ServerLimits};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use tonic::Request;
+
+/// Answers writes as it was told, in order, and notes who asked what.
+#[derive(Clone, Default)]
+struct FalseNode {
+    answers: Arc<Mutex<VecDeque<Result<u64, Status>>>>,
+    asked: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+#[tonic::async_trait]
+impl Disco for FalseNode {
+    type WatchStream = Pin<Box<dyn futures_lite::Stream<Item = Result<v1::ReadReply, Status>> + Send>>;
+
+    async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteReply>, Status> {
+        let request = request.into_inner();
+        self.asked.lock().unwrap().push((request.client, request.sequence));
+        let answer = self.answers.lock().unwrap().pop_front().expect("no more writes than answers");
+        answer.map(|index| Response::new(v1::WriteReply { index, result: None }))
+    }
+    async fn read(&self, _: Request<v1::ReadRequest>) -> Result<Response<v1::ReadReply>, Status> {
+        Ok(Response::new(v1::ReadReply::default()))
+    }
+    async fn watch(&self, _: Request<v1::ReadRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn issue_admin(&self, _: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
+        Err(Status::permission_denied("user 7 may not administer this node"))
+    }
+}
+
+fn scale() -> write_request::Op {
+    write_request::Op::Scale(v1::ScaleRequest { nodes: 3 })
+}
+
+/// Runs `play` with a client whose doors are a dead socket and then a living one.
+fn with_node<T>(answers: Vec<Result<u64, Status>>, play: impl AsyncFnOnce(&mut Client, &FalseNode) -> T) -> T {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = Arc::new(smol::Executor::new());
+    let spawner = Spawner(executor.clone());
+    let node = FalseNode { answers: Arc::new(Mutex::new(answers.into())), ..FalseNode::default() };
+    smol::block_on(executor.run(async {
+        let path = dir.path().join("live.sock");
+        let listener = Listener::unix(&path).unwrap();
+        let service = Routes::new(&ServerLimits::default()).disco(Arc::new(node.clone()));
+        let serving = executor.spawn(proto::serve(spawner.clone(), listener, service, ServerLimits::default()));
+        let door = |path: &Path| {
+            let channel = Channel::unix(spawner.clone(), path.to_owned(), ChannelLimits::default());
+            Door { address: channel.address().to_owned(), grpc: channel.disco() }
+        };
+        let doors = vec![door(&dir.path().join("dead.sock")), door(&path)];
+        let mut client = Client::new(&spawner, Key::Socket { _folder: None }, doors).unwrap();
+        let result = play(&mut client, &node).await;
+        drop(serving);
+        result
+    }))
+}
+
+#[test]
+fn a_write_is_retried_elsewhere_under_the_same_name() {
+    let answers = vec![Err(Status::unavailable("no leader now")), Err(Status::resource_exhausted("busy")), Ok(7), Ok(8)];
+    with_node(answers, async |client, node| {
+        assert_eq!(client.write(scale()).await.unwrap().index, 7);
+        assert_eq!(client.write(scale()).await.unwrap().index, 8);
+        let asked = node.asked.lock().unwrap().clone();
+        let me = asked[0].0;
+        assert_eq!(asked, [(me, 1), (me, 1), (me, 1), (me, 2)]);
+        assert_eq!(client.good, 1, "the door that answered is asked first");
+    });
+}
+
+#[test]
+fn a_no_is_final() {
+    with_node(vec![Err(Status::failed_precondition("there are never more than 16 instances"))], async |client, node| {
+        let error = client.write(scale()).await.expect_err("it was refused");
+        let text = error.failure("cannot scale to 99").render(crate::render::Paint::off());
+        assert_eq!(text, "error: cannot scale to 99\n  caused by: there are never more than 16 instances\n");
+        assert_eq!(node.asked.lock().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn when_nobody_answers_every_address_and_its_reason_is_named() {
+    with_node(vec![], async |client, _| {
+        client.doors.remove(1);
+        let dead = client.doors[0].address.clone();
+        client.set_patience(Patience { answered: Duration::from_secs(10), unreached: Duration::ZERO });
+        let error = client.write(scale()).await.expect_err("nobody is there");
+        assert!(error.is_unanswered());
+        let text = error.failure("cannot scale to 3").render(crate::render::Paint::off());
+        assert_eq!(
+            text,
+            format!(
+                "error: cannot scale to 3\n  caused by: {dead}: no such file\nhint: `disco bootstrap` starts stopped instances again\n"
+            )
+        );
+    });
+}
