@@ -82,7 +82,7 @@ fn broke(error: &ScriptError) -> Failure {
 /// A step failed and the script let it through: the step's own failure says more than the exception made of it.
 fn in_script(failure: Failure, error: &ScriptError) -> Failure {
     match error {
-        ScriptError::Failed { stack, .. } if !stack.trim().is_empty() => failure.because(unindented(stack)),
+        ScriptError::Failed { stack, .. } if !stack.trim().is_empty() => failure.because(format!("asked for {}", unindented(stack))),
         _ => failure,
     }
 }

@@ -1,41 +1,49 @@
 //! `disco instance ls | start | stop | terminate`.
 
 use super::Desk;
-use crate::client::CallError;
+use crate::args::Global;
+use crate::context::Context;
 use crate::message::{Exit, Failure};
+use crate::out::Out;
 use crate::render::{json, status as screen};
 use agent::drivers::provider::LocalProvider;
-use agent::model::instance::InstanceDesired;
+use agent::model::instance::{InstanceDesired, InstanceSeen};
+use proto::Spawner;
 use proto::v1::{self, write_request};
+use std::path::PathBuf;
 
-pub async fn list(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
-    let (instances, nodes) = match desk.client.status(stale).await {
-        Ok(status) => {
-            desk.remember(&status).await;
-            (status.instances, status.nodes)
-        }
-        Err(error @ CallError::Unanswered { .. }) => (from_provider(&desk, error)?, Vec::new()),
-        Err(error) => return Err(error.failure("cannot list the instances")),
+const CANNOT_LIST: &str = "cannot list the instances";
+
+pub async fn list(global: &Global, out: Out, spawner: &Spawner, stale: bool) -> Result<Exit, Failure> {
+    let context = Context::new(global)?;
+    let (instances, nodes) = match Desk::open(global, out, spawner) {
+        Ok(mut desk) => match desk.client.status(stale).await {
+            Ok(status) => {
+                desk.remember(&status).await;
+                (status.instances, status.nodes)
+            }
+            Err(error) if error.is_unanswered() => (from_provider(&context, out, error.failure(CANNOT_LIST))?, Vec::new()),
+            Err(error) => return Err(error.failure(CANNOT_LIST)),
+        },
+        Err(failure) => (from_provider(&context, out, failure)?, Vec::new()),
     };
-    if desk.out.json {
-        desk.out.document(&instances.iter().map(json::instance).collect())?;
+    if out.json {
+        out.document(&instances.iter().map(json::instance).collect())?;
     } else {
-        desk.out.data(screen::instances(&instances, &nodes, desk.out.paint))?;
+        out.data(screen::instances(&instances, &nodes, out.paint))?;
     }
     Ok(Exit::Done)
 }
 
-/// What the provider sees by itself: no wishes, no nodes, only machines.
-fn from_provider(desk: &Desk, error: CallError) -> Result<Vec<v1::Instance>, Failure> {
-    let what = "cannot list the instances";
-    let cluster = if desk.context.socket.is_some() { None } else { desk.context.cluster()? };
-    let Some((cluster, id)) = cluster.and_then(|c| Some((c.cluster_id()?, c)).map(|(id, c)| (c, id))) else {
-        return Err(error.failure(what));
-    };
-    let provider = LocalProvider::new(desk.context.disco(), id, cluster.name, Default::default());
-    let seen = provider.describe().map_err(|e| Failure::broke(what).caused_by(&e))?;
-    desk.out.say("the cluster does not answer: this is what the provider sees");
-    let instance = |seen: agent::model::instance::InstanceSeen| v1::Instance {
+/// What the provider sees by itself: no wishes, no nodes, only machines. Where it has nothing to say, `failure` it is.
+fn from_provider(context: &Context, out: Out, failure: Failure) -> Result<Vec<v1::Instance>, Failure> {
+    let cluster = if context.socket.is_some() { None } else { context.cluster()? };
+    let Some(cluster) = cluster else { return Err(failure) };
+    let Some(id) = cluster.cluster_id() else { return Err(failure) };
+    let provider = LocalProvider::new(context.disco(), id, cluster.name, PathBuf::new());
+    let seen = provider.describe().map_err(|e| Failure::broke(CANNOT_LIST).caused_by(&e))?;
+    out.say("the cluster does not answer: this is what the provider sees");
+    let instance = |seen: InstanceSeen| v1::Instance {
         address: seen.address.clone(),
         private_address: seen.address,
         id: seen.id,

@@ -93,7 +93,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::NodeLs { stale } => node::list(desk()?, stale).await,
         Command::NodeInspect { node, stale } => node::inspect(desk()?, &node, stale).await,
         Command::NodeRm(node) => node::remove(desk()?, &node).await,
-        Command::InstanceLs { stale } => instance::list(desk()?, stale).await,
+        Command::InstanceLs { stale } => instance::list(&global, out, spawner, stale).await,
         Command::InstanceSet { id, desired } => instance::set(desk()?, id, desired).await,
         Command::TokenCreate { role, ttl_ms, uses } => token::create(desk()?, role, ttl_ms, uses).await,
         Command::TokenLs { stale } => token::list(desk()?, stale).await,
