@@ -196,20 +196,6 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// User id of the process at the other end of a Unix socket, as it was when it connected (unix(7), SO_PEERCRED).
-///
-/// # Errors
-/// As getsockopt(2).
-pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
-    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `size` bytes, which is the size of the struct it points to.
-    check(unsafe {
-        libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &raw mut size)
-    })?;
-    Ok(credentials.uid)
-}
-
 /// Addresses of the network interfaces that are up, with the interface's name, in the kernel's order.
 ///
 /// # Errors
@@ -395,7 +381,9 @@ pub fn poll<const N: usize>(wanted: [Option<(BorrowedFd<'_>, Ready)>; N], timeou
     let mut polled = wanted.map(|want| match want {
         // poll(2) skips negative numbers.
         None => libc::pollfd { fd: -1, events: 0, revents: 0 },
-        Some((fd, ready)) => libc::pollfd { fd: fd.as_raw_fd(), events: if ready == Ready::Read { libc::POLLIN } else { libc::POLLOUT }, revents: 0 },
+        Some((fd, ready)) => {
+            libc::pollfd { fd: fd.as_raw_fd(), events: if ready == Ready::Read { libc::POLLIN } else { libc::POLLOUT }, revents: 0 }
+        }
     });
     let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX).max(1);
     // SAFETY: the kernel reads and writes N pollfds, which is how many there are; the descriptors are borrowed for the call.
@@ -415,12 +403,6 @@ pub struct ChildSetup {
     pub descriptor_3: Option<OwnedFd>,
     /// It leads a process group of its own, so that it can be ended with all it started.
     pub own_group: bool,
-    /// Soft limit of its address space, in bytes.
-    pub address_space_bytes: Option<u64>,
-    /// It gets SIGKILL when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG).
-    pub dies_with_parent: bool,
-    /// See [`set_oom_score`].
-    pub oom_score: Option<i32>,
 }
 
 /// Adds `setup` to what happens before `command`'s program starts. `descriptor_3` is closed here when `command` is dropped.
@@ -432,22 +414,10 @@ pub fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
     {
         setup.descriptor_3 = Some(duplicate);
     }
-    // Written out before the fork: between fork and exec nothing may allocate.
-    let oom_score = setup.oom_score.map(|score| score.to_string());
     let hook = move || {
         if setup.own_group {
             // SAFETY: two numbers, no memory: async-signal-safe.
             check(unsafe { libc::setpgid(0, 0) })?;
-        }
-        if setup.dies_with_parent {
-            // SAFETY: two numbers, no memory: async-signal-safe.
-            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
-        }
-        if let Some(score) = &oom_score {
-            write_raw(c"/proc/self/oom_score_adj", score.as_bytes());
-        }
-        if let Some(bytes) = setup.address_space_bytes {
-            set_soft_limit(Resource::AddressSpace, bytes)?;
         }
         if let Some(fd) = &setup.descriptor_3 {
             duplicate_to_3(fd.as_raw_fd())?;
@@ -468,18 +438,6 @@ fn duplicate_to_3(fd: RawFd) -> io::Result<()> {
         check(unsafe { libc::dup2(fd, 3) })?;
     }
     Ok(())
-}
-
-/// Best effort: a child with the usual score is no reason to have none.
-fn write_raw(path: &std::ffi::CStr, bytes: &[u8]) {
-    // SAFETY: `path` ends with NUL, `bytes` is valid for its length, and the descriptor is closed by the one who opened it.
-    unsafe {
-        let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if fd >= 0 {
-            libc::write(fd, bytes.as_ptr().cast(), bytes.len());
-            libc::close(fd);
-        }
-    }
 }
 
 /// Takes descriptor 3, as a child prepared with [`ChildSetup::descriptor_3`] finds it. `None` if there is none.
