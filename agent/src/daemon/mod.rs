@@ -1,5 +1,17 @@
 //! Floor 3: wiring.
 
+mod clock;
+mod complaint;
 pub mod config;
+mod data_dir;
 pub mod detach;
+mod join;
+mod keys;
+mod machine;
+mod notebook;
+mod origin;
+mod provide;
+mod pump;
+pub mod run;
+mod signals;
 pub mod telemetry;

@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Read, Seek, SeekFrom, Write},
     os::fd::AsFd,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError, RwLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -60,14 +60,24 @@ impl Default for Filter {
 pub fn start(filter: Filter) {
     let most = filter.most();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let logger = Logger { filter, colour, flow: Mutex::new(Flow::new()), since: Instant::now() };
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    let fresh = Logger { filter: RwLock::new(filter), colour, flow: Mutex::new(Flow::new()), since: Instant::now() };
+    let logger = LOGGER.get_or_init(|| fresh);
+    if log::set_logger(logger).is_ok() {
         log::set_max_level(most);
     }
 }
 
+/// Changes what is logged from here on; nothing before `start`.
+pub fn set_filter(filter: Filter) {
+    let Some(logger) = LOGGER.get() else { return };
+    log::set_max_level(filter.most());
+    *logger.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
 struct Logger {
-    filter: Filter,
+    filter: RwLock<Filter>,
     colour: bool,
     flow: Mutex<Flow>,
     since: Instant,
@@ -75,7 +85,7 @@ struct Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= self.filter.level_of(metadata.target())
+        metadata.level() <= self.filter.read().unwrap_or_else(PoisonError::into_inner).level_of(metadata.target())
     }
 
     fn log(&self, record: &Record) {

@@ -1,8 +1,11 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
 
+pub mod api;
+pub mod peers;
 pub mod pki;
 pub mod process;
 pub mod provider;
 pub mod script;
 pub mod store;
 pub mod syscall;
+

@@ -1,0 +1,161 @@
+//! How a node gets into a cluster: it asks each seed in turn until one lets it in or says no for good.
+//!
+//! Its key is on disk before the first word, so that asking again after a crash is asking as the same node: the token may
+//! have been used by us, and then the answer is the certificate we lost. Before it sends the token it has checked that the
+//! server's CA is the one the token names.
+
+use super::{
+    config::Config,
+    data_dir::{DataDir, DataDirError, Identity},
+    machine,
+};
+use crate::{
+    drivers::{
+        api::refusal::code_of,
+        pki::{self, FilesError, JoinToken, KeyFiles, PkiError},
+        store::{Expect, Store, StoreError},
+    },
+    model::{
+        command::KINDS_KNOWN,
+        ids::{ClusterId, NodeId},
+    },
+};
+use proto::{Channel, ChannelLimits, Spawner, v1};
+use std::time::Duration;
+use tonic::{Code, Status};
+
+/// Between two rounds of all seeds.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("`{address}` does not let this node in: {why}")]
+    Refused { address: String, why: String },
+    #[error("`{address}` answered with something that is not ours")]
+    Reply { address: String, source: PkiError },
+    #[error("`{address}` answered with something that is not ours: {why}")]
+    BadReply { address: String, why: String },
+    #[error("{0}")]
+    Token(#[from] pki::BadToken),
+    #[error(transparent)]
+    Key(#[from] PkiError),
+    #[error(transparent)]
+    File(#[from] FilesError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// Asks until it is in. The identity is written last.
+///
+/// # Errors
+/// The answer is no and will stay no, or the disk's.
+pub async fn join(
+    data_dir: &DataDir,
+    config: &Config,
+    token: &str,
+    name: String,
+    address: String,
+    spawner: Spawner,
+) -> Result<Identity, JoinError> {
+    let token: JoinToken = token.parse()?;
+    let files = KeyFiles::new(data_dir.path());
+    drop(Store::open(&data_dir.file("store.redb"), Expect::New)?);
+    let key = files.key_or_new()?;
+    let request = v1::JoinRequest {
+        token_secret: token.secret.clone(),
+        csr: pki::new_csr(&key)?,
+        name: name.clone(),
+        address,
+        cpus: machine::cpus(),
+        memory: machine::memory(),
+        labels: config.labels.clone().into_iter().collect(),
+        instance: config.instance.clone().unwrap_or_default(),
+        commands_known: KINDS_KNOWN,
+    };
+    let node = pki::node_of(&pki::public_key(&key)?);
+    let (seed, reply) = ask(&config.seeds, &token, request, spawner).await?;
+    let cluster = check(&seed, &reply, &token, node, &key)?;
+    files.save_certificates(&reply.certificate, &reply.ca)?;
+    let managers: Vec<String> = reply.peers.into_iter().map(|peer| peer.address).collect();
+    data_dir.save_managers(&managers)?;
+    let identity = Identity { node, cluster, cluster_name: reply.cluster, name, originating: false };
+    data_dir.save_identity(&identity)?;
+    Ok(identity)
+}
+
+async fn ask(
+    seeds: &[String],
+    token: &JoinToken,
+    request: v1::JoinRequest,
+    spawner: Spawner,
+) -> Result<(String, v1::JoinReply), JoinError> {
+    let mut pause = PAUSE_MIN;
+    let mut told = String::new();
+    loop {
+        for address in seeds {
+            let tls = pki::joiner_tls(token.ca_digest);
+            let channel = Channel::tcp(spawner.clone(), address.clone(), tls, ChannelLimits::default());
+            match channel.join().join(request.clone()).await {
+                Ok(reply) => return Ok((address.clone(), reply.into_inner())),
+                Err(status) if is_final(&status) => {
+                    return Err(JoinError::Refused { address: address.clone(), why: status.message().to_owned() });
+                }
+                Err(status) if status.message() != told => {
+                    log::warn!("cannot join yet: {}", status.message());
+                    told = status.message().to_owned();
+                }
+                Err(_) => {}
+            }
+        }
+        // Many nodes that start at once must not ask in step.
+        async_io::Timer::after(pause.mul_f32(0.5 + pki::random_fraction())).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Whether the same request will never be let in: the token is no good, or the node or its build is not wanted.
+/// A server with another CA refuses nothing (we never spoke); a full cluster may have room later.
+fn is_final(status: &Status) -> bool {
+    matches!(code_of(status), "token_unknown" | "token_expired" | "token_used" | "denied" | "invalid" | "removed" | "taken" | "too_old")
+        || matches!(status.code(), Code::InvalidArgument | Code::Unimplemented)
+}
+
+/// The certificate must be for our key and signed by the CA that the token names.
+fn check(seed: &str, reply: &v1::JoinReply, token: &JoinToken, node: NodeId, key: &[u8]) -> Result<ClusterId, JoinError> {
+    let bad = |why: &str| JoinError::BadReply { address: seed.to_owned(), why: why.to_owned() };
+    if pki::ca_digest(&reply.ca) != token.ca_digest {
+        return Err(bad("its CA is not the token's"));
+    }
+    if reply.node != node.to_string() {
+        return Err(bad("it let in another node"));
+    }
+    // What it installs is what TLS will use: the same checks, made before anything is written.
+    let trust = pki::Trust::new();
+    trust.install(&reply.certificate, key, &reply.ca).map_err(|source| JoinError::Reply { address: seed.to_owned(), source })?;
+    let identity = trust.identity().expect("it was installed right above");
+    if identity.subject != pki::Subject::Node(node) {
+        return Err(bad("the certificate is another's"));
+    }
+    Ok(identity.cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::api::refusal::refuse;
+
+    #[test]
+    fn only_what_stays_no_is_taken_for_a_no() {
+        for code in ["token_expired", "token_used", "token_unknown", "removed", "taken", "too_old", "invalid"] {
+            assert!(is_final(&refuse(code, "no")), "{code}");
+        }
+        for code in ["busy", "limit", "unavailable", "elsewhere", "internal"] {
+            assert!(!is_final(&refuse(code, "not now")), "{code}");
+        }
+        assert!(!is_final(&Status::unavailable("cannot reach 127.0.0.1:1")));
+        assert!(!is_final(&Status::deadline_exceeded("slow")));
+    }
+}

@@ -1,0 +1,67 @@
+//! Keeps what is on disk and what TLS uses the same: the keyring as seats come and go, the certificate as it is renewed.
+
+use crate::{
+    drivers::{
+        api::Api,
+        pki::{FilesError, KeyFiles, PkiError, Subject, Trust},
+    },
+    model::io::Keyring,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How often to look whether the certificate is due. Its life is 30 days.
+const LOOK: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    #[error(transparent)]
+    File(#[from] FilesError),
+    #[error("the keyring does not fit this cluster")]
+    Keyring(#[source] PkiError),
+}
+
+#[derive(Clone)]
+pub struct Keys {
+    pub files: KeyFiles,
+    pub trust: Arc<Trust>,
+}
+
+impl Keys {
+    /// Saves and uses the keyring, or forgets it. Durable on return.
+    ///
+    /// # Errors
+    /// The disk's; or the CA key in it is not that of this cluster, then nothing has changed.
+    pub fn hold(&self, keyring: Option<&Keyring>) -> Result<(), KeysError> {
+        self.trust.set_keyring(keyring, &self.trust.ca()).map_err(KeysError::Keyring)?;
+        Ok(self.files.save_keyring(keyring)?)
+    }
+
+    /// Renews the certificate whenever it is due, for as long as the process lives.
+    pub async fn renew_when_due(self, api: Arc<Api>) {
+        loop {
+            if let Some(csr) = self.trust.renewal() {
+                match self.renew(&api, &csr).await {
+                    Ok(()) => log::info!("the node's certificate was renewed"),
+                    Err(why) => log::warn!("the node's certificate is due and was not renewed: {why}"),
+                }
+            }
+            async_io::Timer::after(LOOK).await;
+        }
+    }
+
+    async fn renew(&self, api: &Api, csr: &[u8]) -> Result<(), String> {
+        let own = self.trust.identity().ok_or("there is none")?;
+        let Subject::Node(node) = own.subject else { return Err("it is not a node's".into()) };
+        // A manager signs for itself; any other node asks the leader.
+        let certificate = match self.trust.renew(node, &own.public_key, csr) {
+            Ok(certificate) => certificate,
+            Err(PkiError::NoKeyring) => {
+                let (_, address) = api.gate.leader().ok_or("no leader is known")?;
+                api.peers.renew(&address, csr.to_vec()).await.map_err(|status| status.message().to_owned())?
+            }
+            Err(other) => return Err(other.to_string()),
+        };
+        self.trust.install_renewed(&certificate).map_err(|error| error.to_string())?;
+        self.files.save_certificate(&certificate).map_err(|error| error.to_string())
+    }
+}

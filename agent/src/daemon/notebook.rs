@@ -1,0 +1,51 @@
+//! What the data dir must remember of what happens, besides the store: that the cluster's first state is durable, and
+//! where the managers are.
+
+use super::data_dir::{DataDir, Identity};
+use crate::model::io::Input;
+
+pub struct Notebook {
+    data_dir: DataDir,
+    identity: Identity,
+    managers: Vec<String>,
+}
+
+impl Notebook {
+    /// `managers` as the data dir remembers them.
+    pub fn new(data_dir: DataDir, identity: Identity, managers: Vec<String>) -> Notebook {
+        Notebook { data_dir, identity, managers }
+    }
+
+    /// Sees an input before the replica does.
+    pub fn note(&mut self, input: &Input) {
+        match input {
+            Input::Persisted { .. } if self.identity.originating => self.originated(),
+            Input::ReportAnswered { managers, .. } if !managers.is_empty() => {
+                let mut addresses: Vec<String> = managers.iter().map(|peer| peer.address.clone()).collect();
+                addresses.sort();
+                self.remember(addresses);
+            }
+            _ => {}
+        }
+    }
+
+    /// From now on a store without a seat means that the seat was given back, never that the cluster begins.
+    fn originated(&mut self) {
+        self.identity.originating = false;
+        if let Err(error) = self.data_dir.save_identity(&self.identity) {
+            // The store has the seat; the next start sees it there and tries again.
+            log::error!("{error}");
+        }
+    }
+
+    fn remember(&mut self, addresses: Vec<String>) {
+        if addresses == self.managers {
+            return;
+        }
+        self.managers = addresses;
+        if let Err(error) = self.data_dir.save_managers(&self.managers) {
+            // Worse to find the cluster by after a restart, but nothing is wrong now.
+            log::warn!("{error}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Carries out provider calls: they start processes and wait for them, so each takes a thread for as long as it lasts.
+
+use crate::{
+    drivers::{api::door::Door, provider::LocalProvider},
+    model::io::{Input, Provided, ProviderCall},
+};
+use proto::Spawner;
+use smol::lock::Semaphore;
+use std::sync::Arc;
+
+/// Calls at once; more wait for a thread.
+const CALLS_MAX: usize = 3;
+
+/// The provider this node's config names.
+pub struct Provider {
+    local: Arc<LocalProvider>,
+    spawner: Spawner,
+    door: Door,
+    turns: Arc<Semaphore>,
+}
+
+impl Provider {
+    pub fn new(local: LocalProvider, spawner: Spawner, door: Door) -> Provider {
+        Provider { local: Arc::new(local), spawner, door, turns: Arc::new(Semaphore::new(CALLS_MAX)) }
+    }
+
+    /// Ends in `Provided { id }`.
+    pub fn carry_out(&self, id: u64, call: ProviderCall) {
+        let (local, door, turns) = (self.local.clone(), self.door.clone(), self.turns.clone());
+        let carried_out = async move {
+            let _turn = turns.acquire().await;
+            let outcome = smol::unblock(move || local.carry_out(&call)).await;
+            door.report(Input::Provided { id, outcome });
+        };
+        self.spawner.0.spawn(carried_out).detach();
+    }
+
+    /// The answer of a node whose config names no provider.
+    pub fn absent() -> Provided {
+        Provided::Failed { why: "this node's config names no provider".into(), final_: false }
+    }
+}

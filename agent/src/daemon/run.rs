@@ -1,0 +1,339 @@
+//! `discod` from its command line to its exit code.
+//!
+//! The order matters: the data dir is locked before anything in it is read, signals are held back and the process is
+//! detached before the first thread, the node has an identity before it listens, and everything listens before the
+//! replica says its first word.
+
+use super::{
+    clock::Clock,
+    complaint,
+    config::{Config, ConfigError, Invocation, ProviderConfig, help},
+    data_dir::{DataDir, DataDirError, Identity},
+    detach::{Detached, detach},
+    join::{self, JoinError},
+    keys::{Keys, KeysError},
+    machine,
+    notebook::Notebook,
+    origin::{self, OriginError},
+    provide::Provider,
+    pump::{Ended, Pump},
+    signals::{self, Signal, Signals},
+    telemetry,
+};
+use crate::{
+    drivers::{
+        api::{Api, door},
+        peers::Peers,
+        pki::{self, Doorkeeper, FilesError, KeyFiles, PkiError, Trust},
+        provider::LocalProvider,
+        store::{self, Expect, Store, StoreError},
+        syscall,
+    },
+    logic::replica::{self, Genesis, Replica, Timings},
+    model::{
+        io::{Input, Keyring, Restored},
+        limits,
+    },
+};
+use futures_lite::future::or;
+use proto::{Listener, ServerLimits, Spawner};
+use std::{fs::File, io, os::unix::net::UnixDatagram, process::ExitCode, sync::Arc, time::Duration};
+
+/// It stopped as asked.
+const STOPPED: u8 = 0;
+/// It broke, or was asked something it does not understand.
+const BROKE: u8 = 2;
+/// After a burst of work this long passes before free memory is given back.
+const TRIM_AFTER: Duration = Duration::from_secs(10);
+/// What answers on their way out may take when the process ends.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Why the daemon could not start or go on.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("this node has no identity in {0}, and is told neither to originate a cluster nor how to join one")]
+    Purposeless(String),
+    #[error("cannot join the cluster")]
+    Join(#[from] JoinError),
+    #[error("cannot originate the cluster")]
+    Origin(#[from] OriginError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error("this node's certificate cannot be used")]
+    Certificate(#[from] PkiError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("the state in {} cannot be used", .0)]
+    Replica(String, #[source] replica::StartError),
+    #[error("cannot listen on {0}")]
+    Listen(String, #[source] io::Error),
+    #[error("cannot {0}")]
+    System(&'static str, #[source] io::Error),
+    #[error("{0}")]
+    Ended(String),
+}
+
+impl RunError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            RunError::Config(error) => error.hint(),
+            RunError::DataDir(DataDirError::InUse { .. }) => Some("stop it first, or give this one another --data-dir".into()),
+            RunError::Purposeless(_) => Some("set `originate = true`, or `seeds` and `token` (from `disco token create`)".into()),
+            RunError::Join(JoinError::Refused { .. }) => Some("make a new token with `disco token create` and set it as `token`".into()),
+            RunError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
+                Some("this node cannot go on; remove it with `disco node rm` and let it join anew with an empty data dir".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The whole life of the process.
+pub fn main() -> ExitCode {
+    syscall::tune_allocator();
+    let config = match Config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Help) => {
+            print!("{}", help());
+            return ExitCode::from(STOPPED);
+        }
+        Ok(Invocation::Version) => {
+            println!("discod {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::from(STOPPED);
+        }
+        Err(error) => return broke(&error.into()),
+    };
+    match live(config) {
+        Ok(()) => ExitCode::from(STOPPED),
+        Err(error) => broke(&error),
+    }
+}
+
+fn broke(error: &RunError) -> ExitCode {
+    eprint!("{}", complaint::text(error, error.hint().as_deref()));
+    ExitCode::from(BROKE)
+}
+
+fn live(config: Config) -> Result<(), RunError> {
+    // Before the fork, so that whoever started us hears that the folder is taken; the copy inherits the lock.
+    let mut data_dir = DataDir::open(&config.data_dir)?;
+    if config.detach {
+        match detach(config.await_record).map_err(|error| RunError::System("leave the starting process", error))? {
+            Detached::Onward => {}
+            Detached::Done | Detached::Unwanted => return Ok(()),
+        }
+    }
+    data_dir.sign()?;
+    telemetry::start(config.log.clone());
+    let held = signals::hold_back().map_err(|error| RunError::System("hold back signals", error))?;
+    let executor = Arc::new(smol::Executor::new());
+    let spawner = Spawner(executor.clone());
+    let ended = smol::block_on(executor.run(node(config, data_dir, held, spawner)))?;
+    if ended.failed { Err(RunError::Ended(ended.why)) } else { Ok(()) }
+}
+
+async fn node(config: Config, data_dir: DataDir, held: File, spawner: Spawner) -> Result<Ended, RunError> {
+    let signals = Signals::new(held).map_err(|error| RunError::System("read signals", error))?;
+    let advertised = config.advertised(config.listen)?;
+    let becoming = async { become_somebody(&data_dir, &config, advertised.clone(), spawner.clone()).await.map(Some) };
+    let stop = async {
+        signals.stop().await;
+        Ok(None)
+    };
+    match or(becoming, stop).await? {
+        Some(identity) => run(config, data_dir, identity, advertised, signals, spawner).await,
+        None => Ok(Ended { failed: false, why: "asked to stop".into() }),
+    }
+}
+
+/// The identity on disk, or a new one.
+async fn become_somebody(data_dir: &DataDir, config: &Config, advertised: String, spawner: Spawner) -> Result<Identity, RunError> {
+    if let Some(identity) = data_dir.identity()? {
+        return Ok(identity);
+    }
+    let name = config.name.clone().unwrap_or_else(machine::name);
+    if config.originate {
+        return Ok(origin::originate(data_dir, config, name)?);
+    }
+    match &config.token {
+        Some(token) if !config.seeds.is_empty() => Ok(join::join(data_dir, config, token.expose(), name, advertised, spawner).await?),
+        _ => Err(RunError::Purposeless(data_dir.path().display().to_string())),
+    }
+}
+
+async fn run(
+    config: Config,
+    data_dir: DataDir,
+    mut identity: Identity,
+    advertised: String,
+    signals: Signals,
+    spawner: Spawner,
+) -> Result<Ended, RunError> {
+    let files = KeyFiles::new(data_dir.path());
+    let store_path = data_dir.file("store.redb");
+    let mut store = Store::open(&store_path, Expect::Existing)?;
+    let restored = store.load();
+    let keys = Keys { files: files.clone(), trust: Trust::new() };
+    let (key, (certificate, ca)) = (files.key()?, files.certificates()?);
+    keys.trust.install(&certificate, &key, &ca)?;
+    if identity.originating && restored.member.is_some() {
+        identity.originating = false;
+        data_dir.save_identity(&identity)?;
+    }
+    let keyring = keyring_of(&keys, &restored, identity.originating)?;
+
+    let (door, inbox) = door::open();
+    let trust = keys.trust.clone();
+    let peers = Peers::new(spawner.clone(), door.clone(), Box::new(move |node| trust.client_tls(node)));
+    let doorkeeper = Doorkeeper::new(identity.cluster, syscall::effective_uid());
+    let api = Api::new(identity.node, door.clone(), peers.clone(), keys.trust.clone(), doorkeeper);
+
+    let limits = server_limits();
+    let port = Listener::tcp(config.listen, keys.trust.server_tls()).map_err(|error| RunError::Listen(config.listen.to_string(), error))?;
+    let socket_path = data_dir.file("control.sock");
+    let socket = Listener::unix(&socket_path).map_err(|error| RunError::Listen(socket_path.display().to_string(), error))?;
+
+    let managers = data_dir.managers()?;
+    let genesis = identity.originating.then(|| Genesis { cluster: identity.cluster, name: identity.cluster_name.clone(), ca });
+    let clock = Clock::start();
+    let setup = replica::Config {
+        node: identity.node,
+        boot: u64::from_be_bytes(pki::random_bytes()),
+        name: identity.name.clone(),
+        address: advertised,
+        cpus: machine::cpus(),
+        memory: machine::memory(),
+        labels: config.labels.clone(),
+        instance: config.instance.clone(),
+        public_key: pki::public_key(&key)?,
+        keyring,
+        originate: genesis,
+        seeds: managers.iter().chain(&config.seeds).cloned().collect(),
+        has_provider: config.provider.is_some(),
+        timings: timings(&config),
+    };
+    let seed = u64::from_be_bytes(pki::random_bytes());
+    let replica =
+        Replica::new(setup, restored, seed, clock.now()).map_err(|error| RunError::Replica(store_path.display().to_string(), error))?;
+
+    let provider = config.provider.clone().map(|ProviderConfig::Local { root, binary }| {
+        Provider::new(LocalProvider::new(root, identity.cluster, identity.cluster_name.clone(), binary), spawner.clone(), door.clone())
+    });
+    let told = door.clone();
+    let completion = move |result: Result<u64, String>| match result {
+        Ok(number) => told.report(Input::Persisted { number }),
+        Err(why) => told.report(Input::StoreFailed { why }),
+    };
+    let store = store::spawn(store, Box::new(completion)).map_err(|error| RunError::System("start the store's thread", error))?;
+
+    let background = [
+        spawner.0.spawn(keys.clone().renew_when_due(api.clone())),
+        spawner.0.spawn(give_memory_back(api.clone())),
+        spawner.0.spawn(obey(signals, door.clone(), config.clone())),
+    ];
+    log::info!("node {} ({}) of cluster {} listens on {}", identity.node, identity.name, identity.cluster, config.listen);
+    let routes = api.routes(&limits);
+    let served = async {
+        let (port_limits, port_routes) = (limits.clone(), routes.clone());
+        let both = or(proto::serve(spawner.clone(), port, port_routes, port_limits), proto::serve(spawner.clone(), socket, routes, limits));
+        let why = both.await.map_or_else(|error| error.to_string(), |()| "it was closed".to_owned());
+        Ended { failed: true, why: format!("a listening socket failed: {why}") }
+    };
+    let notebook = Notebook::new(data_dir, identity, managers);
+    let pump = Pump { replica, clock, inbox, door, peers, store, provider, api, notebook, keys };
+    let pumped = async {
+        tell_service_manager();
+        pump.run().await
+    };
+    let ended = or(pumped, served).await;
+    log::info!("stopping: {}", ended.why);
+    async_io::Timer::after(FAREWELL).await;
+    for task in background {
+        task.cancel().await;
+    }
+    Ok(ended)
+}
+
+/// The keyring goes with a seat. One without a seat is left from a change that a crash cut short: the leader gives it again.
+fn keyring_of(keys: &Keys, restored: &Restored, originating: bool) -> Result<Option<Keyring>, RunError> {
+    let keyring = keys.files.keyring()?;
+    let entitled = restored.member.is_some() || originating;
+    if keyring.is_some() && !entitled {
+        keys.hold(None)?;
+        return Ok(None);
+    }
+    keys.trust.set_keyring(keyring.as_ref(), &keys.trust.ca()).map_err(KeysError::Keyring)?;
+    Ok(keyring)
+}
+
+fn timings(config: &Config) -> Timings {
+    Timings {
+        heartbeat_ms: config.heartbeat_interval_ms,
+        election_min_ms: config.election_timeout_min_ms,
+        election_max_ms: config.election_timeout_max_ms,
+        ..Timings::default()
+    }
+}
+
+fn server_limits() -> ServerLimits {
+    ServerLimits {
+        connections_max: limits::CONNECTIONS_MAX,
+        handshakes_max: limits::HANDSHAKES_MAX,
+        handshake_timeout: Duration::from_millis(limits::HANDSHAKE_TIMEOUT_MS),
+        streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
+        message_bytes_max: limits::WIRE_MESSAGE_BYTES_MAX,
+        ..ServerLimits::default()
+    }
+}
+
+/// SIGTERM asks the replica to hand over and stop; the second time nobody waits for it. SIGHUP reads the log filter again.
+async fn obey(signals: Signals, door: door::Door, config: Config) {
+    let mut asked = false;
+    loop {
+        match signals.next().await {
+            Ok(Signal::Stop) if asked => std::process::exit(i32::from(BROKE)),
+            Ok(Signal::Stop) => {
+                asked = true;
+                door.report(Input::Shutdown);
+            }
+            Ok(Signal::Reload) => reload(&config),
+            Err(error) => return log::error!("cannot read signals any more: {error}"),
+        }
+    }
+}
+
+fn reload(before: &Config) {
+    match Config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(Invocation::Run(config)) => {
+            telemetry::set_filter(config.log.clone());
+            let same = Config { log: before.log.clone(), ..*config } == *before;
+            log::info!("reloaded the log filter{}", if same { "" } else { "; other changes take effect at the next start" });
+        }
+        Ok(_) => {}
+        Err(error) => log::error!("not reloaded: {error}"),
+    }
+}
+
+/// The allocator keeps what a burst needed; without this the process would stay at its peak.
+async fn give_memory_back(api: Arc<Api>) {
+    loop {
+        api.activity.wait().await;
+        async_io::Timer::after(TRIM_AFTER).await;
+        syscall::trim_allocator();
+    }
+}
+
+/// `Type=notify` (sd_notify(3)): the node listens.
+fn tell_service_manager() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let told = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", path));
+    if let Err(error) = told {
+        log::warn!("cannot tell the service manager that this node is ready: {error}");
+    }
+}

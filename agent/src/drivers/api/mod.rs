@@ -1,0 +1,74 @@
+//! The gRPC services, and the one place that knows both protobuf and `model`.
+//!
+//! A request passes the gate (who asks, and may they?), becomes a question at the replica's door, and its answer goes
+//! out as protobuf; a follower passes it on to the leader.
+
+pub mod activity;
+pub mod convert;
+mod disco;
+pub mod door;
+pub mod gate;
+mod join;
+mod peer;
+pub mod refusal;
+mod settle;
+pub mod watch;
+
+use self::{activity::Activity, door::Door, gate::Gate, join::Throttle, watch::Changes};
+use crate::{
+    drivers::{
+        peers::Peers,
+        pki::{Doorkeeper, PkiError, Trust},
+    },
+    model::ids::NodeId,
+};
+use proto::{Routes, ServerLimits};
+use smol::lock::Mutex;
+use std::sync::Arc;
+
+/// What the services share.
+pub struct Api {
+    /// This node.
+    pub node: NodeId,
+    pub door: Door,
+    pub peers: Peers,
+    pub gate: Gate,
+    pub trust: Arc<Trust>,
+    pub changes: Changes,
+    pub activity: Activity,
+    /// Held while a snapshot comes in: each may be megabytes.
+    snapshots: Mutex<()>,
+    throttle: Throttle,
+}
+
+impl Api {
+    pub fn new(node: NodeId, door: Door, peers: Peers, trust: Arc<Trust>, doorkeeper: Doorkeeper) -> Arc<Api> {
+        Arc::new(Api {
+            node,
+            door,
+            peers,
+            gate: Gate::new(doorkeeper),
+            trust,
+            changes: Changes::default(),
+            activity: Activity::default(),
+            snapshots: Mutex::new(()),
+            throttle: Throttle::default(),
+        })
+    }
+
+    /// All three services; the same on the port and on control.sock.
+    pub fn routes(self: &Arc<Api>, limits: &ServerLimits) -> Routes {
+        Routes::new(limits)
+            .disco(Arc::new(disco::DiscoService(self.clone())))
+            .join(Arc::new(join::JoinService(self.clone())))
+            .peer(Arc::new(peer::PeerService(self.clone())))
+    }
+}
+
+/// A certificate that cannot be made: the request is bad, or this node cannot sign.
+fn unsigned(error: PkiError) -> tonic::Status {
+    match error {
+        PkiError::NoKeyring | PkiError::NoCluster => refusal::refuse("unavailable", format!("{error}; ask a manager")),
+        bad => refusal::refuse("invalid", bad.to_string()),
+    }
+}

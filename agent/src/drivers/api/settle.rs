@@ -1,0 +1,117 @@
+//! Gets a request answered: here if this node leads, otherwise by the leader.
+//!
+//! Followers pass the request on as it came, once per try, naming for whom; the leader answers it itself or says that it
+//! leads no more. Then, and when the leader cannot be reached, we look again until the request's time is over.
+
+use super::{Api, convert, refusal};
+use crate::model::{
+    ids::NodeId,
+    limits::REQUEST_TIMEOUT_MS,
+    query::{Answer, Principal, Request},
+};
+use futures_lite::FutureExt;
+use proto::v1::{self, forward_reply::Reply, forward_request::Request as Wire};
+use std::time::{Duration, Instant};
+use tonic::{Code, Status};
+
+/// Between two looks for a leader that moved.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What the replica may take beyond the time it promises.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Api {
+    /// The answer, wherever it comes from.
+    ///
+    /// # Errors
+    /// The refusal, or `UNAVAILABLE` when nobody who leads could be asked in time.
+    pub async fn settle(&self, principal: Principal, request: Wire) -> Result<Reply, Status> {
+        let deadline = Instant::now() + Duration::from_millis(REQUEST_TIMEOUT_MS);
+        loop {
+            let moved = match self.try_once(&principal, &request).await {
+                Err(status) if is_worth_another_look(&status, &request) => status,
+                settled => return settled,
+            };
+            if Instant::now() + PAUSE >= deadline {
+                return Err(refusal::refuse("unavailable", format!("no leader took the request in time: {}", moved.message())));
+            }
+            async_io::Timer::after(PAUSE).await;
+        }
+    }
+
+    async fn try_once(&self, principal: &Principal, request: &Wire) -> Result<Reply, Status> {
+        let answer = self.ask_here(principal, request).await?;
+        let Answer::Elsewhere { leader, address } = answer else { return self.reply(answer) };
+        if leader == self.node {
+            return Err(refusal::unwished(Answer::Elsewhere { leader, address }));
+        }
+        self.ask_there(leader, &address, principal, request).await
+    }
+
+    /// What a leader does with a request that a manager passed on: it answers, or says who leads.
+    ///
+    /// # Errors
+    /// The refusal; code `elsewhere` if another node leads.
+    pub async fn settle_here(&self, principal: &Principal, request: &Wire) -> Result<Reply, Status> {
+        let answer = self.ask_here(principal, request).await?;
+        self.reply(answer)
+    }
+
+    async fn ask_here(&self, principal: &Principal, request: &Wire) -> Result<Answer, Status> {
+        let request = match request.clone() {
+            Wire::Write(write) => {
+                let (id, op) = convert::write(write)?;
+                Request::Write { id, op }
+            }
+            Wire::Read(read) => Request::Read { stale: read.stale, query: convert::query(read)? },
+            Wire::Join(v1::JoinForward { request }) => {
+                let request = request.ok_or_else(|| refusal::refuse("invalid", "`request` is missing"))?;
+                self.joining(request)?
+            }
+        };
+        let answer = async { Ok(self.door.ask(principal.clone(), request).await) };
+        let late = async {
+            async_io::Timer::after(Duration::from_millis(REQUEST_TIMEOUT_MS) + GRACE).await;
+            Err(refusal::refuse("unavailable", "this node did not answer in time; the outcome is unknown"))
+        };
+        answer.or(late).await
+    }
+
+    async fn ask_there(&self, leader: NodeId, address: &str, principal: &Principal, request: &Wire) -> Result<Reply, Status> {
+        let forward = v1::ForwardRequest { principal: convert::principal_text(principal), request: Some(request.clone()) };
+        let reply = self.peers.forward(leader, address, forward).await?;
+        reply.reply.ok_or_else(|| refusal::refuse("internal", "the leader sent an empty answer"))
+    }
+
+    fn reply(&self, answer: Answer) -> Result<Reply, Status> {
+        match answer {
+            Answer::Written { index, result } => Ok(Reply::Write(convert::write_reply(index, result))),
+            Answer::Read { index, view } => Ok(Reply::Read(convert::read_reply(index, view))),
+            Answer::Joined(admission) => Ok(Reply::Join(self.certify(admission)?)),
+            other => Err(refusal::unwished(other)),
+        }
+    }
+}
+
+/// The leader moved or could not be reached, and asking again can do no harm: reads and joins always, a write only if it
+/// carries an id that lets the state recognise it.
+fn is_worth_another_look(status: &Status, request: &Wire) -> bool {
+    let not_taken = refusal::code_of(status) == "elsewhere";
+    let lost = status.code() == Code::Unavailable && refusal::code_of(status).is_empty();
+    let repeatable = !matches!(request, Wire::Write(write) if write.client == 0);
+    not_taken || (lost && repeatable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_write_with_an_id_is_repeated_after_a_lost_answer() {
+        let lost = Status::unavailable("connection refused");
+        let write = |client| Wire::Write(v1::WriteRequest { client, ..Default::default() });
+        assert!(is_worth_another_look(&lost, &write(7)));
+        assert!(!is_worth_another_look(&lost, &write(0)));
+        assert!(is_worth_another_look(&refusal::refuse("elsewhere", ""), &write(0)), "it was not taken");
+        assert!(!is_worth_another_look(&refusal::refuse("unavailable", "no quorum"), &write(7)), "the replica has waited already");
+    }
+}

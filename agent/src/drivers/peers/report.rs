@@ -1,0 +1,53 @@
+//! How a node says that it lives, and learns who leads and who the managers are.
+
+use super::Peers;
+use crate::{
+    drivers::api::{convert, refusal::code_of},
+    model::{ids::NodeId, io::Input, query::Report},
+};
+use proto::v1;
+use tonic::Status;
+
+/// Addresses asked in one go; the replica asks again soon.
+const TRIES_MAX: usize = 8;
+
+/// Asks in order until one answers; a node that only knows who leads sends us there.
+pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<String>) -> Input {
+    let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new() };
+    let mut left: Vec<String> = try_in_order.into_iter().rev().collect();
+    let mut asked: Vec<String> = Vec::new();
+    let mut best = nobody;
+    while let Some(address) = left.pop()
+        && asked.len() < TRIES_MAX
+    {
+        if asked.contains(&address) {
+            continue;
+        }
+        match ask(peers, report, &address).await {
+            Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, removed }) if managers.is_empty() => {
+                left.push(at.clone());
+                best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed };
+            }
+            Ok(answer) => return answer,
+            Err(status) if code_of(&status) == "removed" => return Input::Removed,
+            Err(status) => log::debug!("report to {address}: {}", status.message()),
+        }
+        asked.push(address);
+    }
+    best
+}
+
+async fn ask(peers: &Peers, report: &Report, address: &str) -> Result<Input, Status> {
+    let mut client = peers.channel_to_any(address).peer();
+    let reply = client.report(convert::report_out(report)).await?.into_inner();
+    answered(reply)
+}
+
+fn answered(reply: v1::ReportReply) -> Result<Input, Status> {
+    let removed = reply.removed.iter().map(|id| convert::node_id(id)).collect::<Result<Vec<NodeId>, Status>>()?;
+    Ok(Input::ReportAnswered {
+        leader: Some((convert::node_id(&reply.leader)?, reply.leader_address)),
+        managers: convert::peers(reply.managers)?,
+        removed,
+    })
+}
