@@ -26,7 +26,9 @@ impl HostOps for Desk {
         Box::pin(async move {
             match op {
                 "cluster.healthy" => Ok(json!(false)),
-                "cluster.start_instance" => Ok(json!({ "id": "i-1", "address": "127.64.0.1:5080", "private_address": "127.64.0.1:5080", "state": "running" })),
+                "cluster.start_instance" => {
+                    Ok(json!({ "id": "i-1", "address": "127.64.0.1:5080", "private_address": "127.64.0.1:5080", "state": "running" }))
+                }
                 "cluster.attach_ip" => Ok(json!("127.64.0.1")),
                 "cluster.nodes" => Ok(json!([{ "id": "n1", "name": "one" }])),
                 "cluster.never" => futures_lite::future::pending().await,
@@ -110,7 +112,10 @@ fn the_example_bootstraps_with_the_steps_it_names() {
         let cluster = host.call("init", Vec::new(), &desk).await.expect("init");
         assert_eq!(cluster, json!({ "name": "example", "provider": { "kind": "local", "name": "local" } }));
         host.call("bootstrap", vec![Arg::Handle], &desk).await.expect("bootstrap");
-        assert_eq!(desk.operations(), ["cluster.healthy", "cluster.start_instance", "cluster.attach_ip", "cluster.ssh_install", "cluster.scale"]);
+        assert_eq!(
+            desk.operations(),
+            ["cluster.healthy", "cluster.start_instance", "cluster.attach_ip", "cluster.ssh_install", "cluster.scale"]
+        );
         let (_, scale) = desk.asked.borrow().last().cloned().expect("asked");
         assert_eq!(scale, json!({ "cluster": cluster, "nodes": 3 }));
         assert_eq!(desk.lines(), ["log: the first node is at 127.64.0.1"]);
@@ -144,7 +149,10 @@ fn both_import_styles_and_the_globals_are_the_same_objects() {
         let mut host = ScriptHost::start(options(memory(&files))).await.expect("starts");
         host.load("client.js", &desk).await.expect("loads");
         let cluster = host.call("init", Vec::new(), &desk).await.expect("init");
-        assert_eq!(cluster, json!({ "name": "home", "provider": { "kind": "local", "name": "home" }, "managers": 3, "replace_after": 120_000 }));
+        assert_eq!(
+            cluster,
+            json!({ "name": "home", "provider": { "kind": "local", "name": "home" }, "managers": 3, "replace_after": 120_000 })
+        );
         let value = host.call("bootstrap", vec![Arg::Handle], &desk).await.expect("bootstrap");
         assert_eq!(value, json!([true, true, true, true, true, "function", "this is home", "one", "value"]));
     });
@@ -168,7 +176,9 @@ fn timers_come_in_order_and_delay_says_how_long_it_was() {
 
 #[test]
 fn console_prints_words_objects_and_errors() {
-    let (result, desk) = seen(&body(r#"console.log("a", 1, [1, 2], { b: true }); console.warn(new Error("careful")); console.error("no"); console.info("i"); console.debug("d");"#));
+    let (result, desk) = seen(&body(
+        r#"console.log("a", 1, [1, 2], { b: true }); console.warn(new Error("careful")); console.error("no"); console.info("i"); console.debug("d");"#,
+    ));
     result.expect("it runs");
     let lines = desk.lines();
     assert!(lines[0].starts_with("log: a 1 [ 1, 2 ]") && lines[0].contains("b: true"), "{lines:?}");
@@ -178,7 +188,8 @@ fn console_prints_words_objects_and_errors() {
 
 #[test]
 fn env_is_the_environment_and_read_only() {
-    let mut options = impatient(&[("client.js", &body("try { ENV.COLOUR = 'blue'; } catch (e) { return [ENV.COLOUR, Object.keys(ENV), e.name]; }"))]);
+    let mut options =
+        impatient(&[("client.js", &body("try { ENV.COLOUR = 'blue'; } catch (e) { return [ENV.COLOUR, Object.keys(ENV), e.name]; }"))]);
     options.environment = Some(BTreeMap::from([("COLOUR".to_owned(), "red".to_owned())]));
     assert_eq!(smol::block_on(bootstrap(options, &Desk::default())).expect("runs"), json!(["red", ["COLOUR"], "TypeError"]));
 }
@@ -222,20 +233,29 @@ fn mistakes_are_named_with_file_and_line() {
     let table = [
         ("const a = 1;\nlet b = = 2;\n", "client.js failed: SyntaxError: client.js:2:9: unexpected token '='"),
         ("export function bootstrap() {\n", "client.js failed: SyntaxError: client.js:1"),
-        ("import { x } from '../secret.js';", "client.js failed: TypeError: client.js cannot import \"../secret.js\": it is outside the script's folder"),
+        (
+            "import { x } from '../secret.js';",
+            "client.js failed: TypeError: client.js cannot import \"../secret.js\": it is outside the script's folder",
+        ),
         ("import fs from 'fs';", "client.js failed: TypeError: client.js cannot import \"fs\": a module is \"disco\""),
         ("import { x } from './none.js';", "client.js failed: TypeError: there is no module none.js"),
         ("import { Clutser } from 'disco';", "client.js failed: SyntaxError"),
         ("nonsense();", "client.js failed: ReferenceError: nonsense is not defined\n    at client.js"),
         ("const a = 1;\nthrow new Error('top');", "client.js failed: Error: top\n    at client.js:2:7"),
         ("export function bootstrap() {\n  `abc", "client.js failed: SyntaxError: client.js:2: unterminated template literal"),
-        ("export function bootstrap() {\n  JSON.parse('{');\n}", "SyntaxError: EOF while parsing an object at line 1 column 1\n    at bootstrap (client.js:2:"),
+        (
+            "export function bootstrap() {\n  JSON.parse('{');\n}",
+            "SyntaxError: EOF while parsing an object at line 1 column 1\n    at bootstrap (client.js:2:",
+        ),
         ("export const a = 1;", "client.js: bootstrap() failed: there is no exported function bootstrap()"),
         (
             "function inner() {\n  throw new RangeError('too far');\n}\nexport function bootstrap() {\n  inner();\n}",
             "client.js: bootstrap() failed: RangeError: too far\n    at inner (client.js:2:9)\n    at bootstrap (client.js:5:8)",
         ),
-        ("export async function bootstrap() {\n  await delay(1);\n  null.x;\n}", "client.js: bootstrap() failed: TypeError: cannot convert 'null' or 'undefined' to object\n    at bootstrap (client.js:3:"),
+        (
+            "export async function bootstrap() {\n  await delay(1);\n  null.x;\n}",
+            "client.js: bootstrap() failed: TypeError: cannot convert 'null' or 'undefined' to object\n    at bootstrap (client.js:3:",
+        ),
         ("export async function bootstrap() {\n  await ask('?');\n  throw 'a word';\n}", "client.js: bootstrap() failed: a word"),
         (
             "export async function bootstrap() {\n  new Cluster({ nmae: 'x' });\n}",
@@ -253,18 +273,48 @@ fn mistakes_are_named_with_file_and_line() {
             "export async function bootstrap() {\n  const c = new Cluster({ name: 'x', provider: new Provider.Local({ name: 'l' }), managers: 2 });\n}",
             "TypeError: `managers` must be one of 1, 3, 5, 7, not 2\n    at bootstrap (client.js:2:",
         ),
-        ("export async function bootstrap() {\n  await AwsProvider.init({ name: 'a', region: 'eu-central-1' });\n}", "Error: the aws provider is not available yet in this version\n    at bootstrap (client.js:2:"),
-        ("export function bootstrap() {\n  new Provider.Hosts({});\n}", "Error: the hosts provider is not available yet in this version\n    at bootstrap (client.js:2:"),
-        ("export function bootstrap() {\n  new FileStorage.S3({ bucket: 'b' });\n}", "Error: S3 storage is not available yet in this version\n    at bootstrap (client.js:2:"),
-        ("export function bootstrap() {\n  every('1s', () => {});\n}", "Error: every() works only in cluster.js\n    at bootstrap (client.js:2:"),
-        ("export async function bootstrap() {\n  Promise.reject(new Error('lost'));\n  await delay(10);\n}", "client.js: bootstrap() failed: a promise was rejected and nothing handles it (is an `await` missing?): Error: lost\n    at bootstrap (client.js:2:"),
-        ("export async function bootstrap() {\n  setTimeout(() => { throw new Error('late'); }, 1);\n  await delay(50);\n}", "client.js: bootstrap() failed: Error: late\n    at client.js:2:"),
-        ("export async function bootstrap() { await new Promise(() => {}); }", "client.js: bootstrap() failed: it waits for a promise that nothing can resolve any more: no timer and no request is pending"),
+        (
+            "export async function bootstrap() {\n  await AwsProvider.init({ name: 'a', region: 'eu-central-1' });\n}",
+            "Error: the aws provider is not available yet in this version\n    at bootstrap (client.js:2:",
+        ),
+        (
+            "export function bootstrap() {\n  new Provider.Hosts({});\n}",
+            "Error: the hosts provider is not available yet in this version\n    at bootstrap (client.js:2:",
+        ),
+        (
+            "export function bootstrap() {\n  new FileStorage.S3({ bucket: 'b' });\n}",
+            "Error: S3 storage is not available yet in this version\n    at bootstrap (client.js:2:",
+        ),
+        (
+            "export function bootstrap() {\n  every('1s', () => {});\n}",
+            "Error: every() works only in cluster.js\n    at bootstrap (client.js:2:",
+        ),
+        (
+            "export async function bootstrap() {\n  Promise.reject(new Error('lost'));\n  await delay(10);\n}",
+            "client.js: bootstrap() failed: a promise was rejected and nothing handles it (is an `await` missing?): Error: lost\n    at bootstrap (client.js:2:",
+        ),
+        (
+            "export async function bootstrap() {\n  setTimeout(() => { throw new Error('late'); }, 1);\n  await delay(50);\n}",
+            "client.js: bootstrap() failed: Error: late\n    at client.js:2:",
+        ),
+        (
+            "export async function bootstrap() { await new Promise(() => {}); }",
+            "client.js: bootstrap() failed: it waits for a promise that nothing can resolve any more: no timer and no request is pending",
+        ),
         ("await new Promise(() => {});", "client.js failed: it waits for a promise that nothing can resolve any more"),
-        ("function f() { f(); }\nexport function bootstrap() { f(); }", "client.js: bootstrap() failed: RuntimeLimitError: reached the maximum number of recursive calls on this execution\n    at f (client.js:1:"),
-        ("export function bootstrap() { let a = []; for (let i = 0; i < 100; i++) a = [a]; return a; }", "client.js: bootstrap() failed: a value is nested deeper than 64 levels"),
+        (
+            "function f() { f(); }\nexport function bootstrap() { f(); }",
+            "client.js: bootstrap() failed: RuntimeLimitError: reached the maximum number of recursive calls on this execution\n    at f (client.js:1:",
+        ),
+        (
+            "export function bootstrap() { let a = []; for (let i = 0; i < 100; i++) a = [a]; return a; }",
+            "client.js: bootstrap() failed: a value is nested deeper than 64 levels",
+        ),
         ("export function bootstrap() { return 'x'.repeat(1.5 * 1024 * 1024); }", "client.js: bootstrap() failed: the result is too large"),
-        ("export async function bootstrap() {\n  await ask('x'.repeat(1.5 * 1024 * 1024));\n}", "client.js: bootstrap() failed: Error: ask(): 1572"),
+        (
+            "export async function bootstrap() {\n  await ask('x'.repeat(1.5 * 1024 * 1024));\n}",
+            "client.js: bootstrap() failed: Error: ask(): 1572",
+        ),
     ];
     for (source, expected) in table {
         let error = seen(source).0.expect_err(source);
@@ -277,7 +327,8 @@ fn mistakes_are_named_with_file_and_line() {
 fn init_must_return_a_cluster() {
     let desk = Desk::default();
     let run = async {
-        let mut host = ScriptHost::start(options(memory(&[("client.js", "export async function init() { return { name: 'x' }; }")]))).await?;
+        let mut host =
+            ScriptHost::start(options(memory(&[("client.js", "export async function init() { return { name: 'x' }; }")]))).await?;
         host.load("client.js", &desk).await?;
         host.call("init", Vec::new(), &desk).await
     };
@@ -336,14 +387,18 @@ fn endless_loops_of_every_kind_are_stopped() {
     ];
     for statements in table {
         let error = seen(&body(statements)).0.expect_err(statements);
-        assert_eq!(error, "client.js: bootstrap() ran for 700 ms without a pause and was stopped (is there an endless loop?)", "{statements}");
+        assert_eq!(
+            error, "client.js: bootstrap() ran for 700 ms without a pause and was stopped (is there an endless loop?)",
+            "{statements}"
+        );
     }
     assert_eq!(fails("for (;;) {}"), "client.js ran for 700 ms without a pause and was stopped (is there an endless loop?)");
 }
 
 #[test]
 fn a_loop_that_pauses_is_stopped_by_the_sum() {
-    let mut options = impatient(&[("client.js", &body("for (;;) { const end = Date.now() + 50; while (Date.now() < end); await delay(0); }"))]);
+    let mut options =
+        impatient(&[("client.js", &body("for (;;) { const end = Date.now() + 50; while (Date.now() < end); await delay(0); }"))]);
     options.limits.total = Duration::from_millis(500);
     let error = smol::block_on(bootstrap(options, &Desk::default())).expect_err("stopped").to_string();
     assert_eq!(error, "client.js: bootstrap() ran for 500 ms in all, waiting not counted, and was stopped");
@@ -416,7 +471,10 @@ fn an_executor_killed_from_outside_is_named_and_the_next_one_runs() {
             agent::drivers::syscall::signal_group(pid, agent::drivers::syscall::SIGKILL).expect("killed");
             futures_lite::future::pending().await
         };
-        let error = futures_lite::future::or(host.call("bootstrap", vec![Arg::Json(json!(true))], &desk), kill).await.expect_err("killed").to_string();
+        let error = futures_lite::future::or(host.call("bootstrap", vec![Arg::Json(json!(true))], &desk), kill)
+            .await
+            .expect_err("killed")
+            .to_string();
         assert_eq!(error, "client.js: bootstrap(): the script executor was killed by somebody else (signal 9)");
         assert_eq!(host.call("bootstrap", vec![Arg::Json(json!(false))], &desk).await.expect("a new one"), json!("done"));
         // A call that is given up half-way does not confuse the next one.
@@ -424,7 +482,8 @@ fn an_executor_killed_from_outside_is_named_and_the_next_one_runs() {
             futures_lite::future::yield_now().await;
             Ok(json!("given up"))
         };
-        let first = futures_lite::future::or(host.call("bootstrap", vec![Arg::Json(json!(true))], &desk), given_up).await.expect("given up");
+        let first =
+            futures_lite::future::or(host.call("bootstrap", vec![Arg::Json(json!(true))], &desk), given_up).await.expect("given up");
         assert_eq!(first, json!("given up"));
         assert_eq!(host.call("bootstrap", vec![Arg::Json(json!(false))], &desk).await.expect("a new one"), json!("done"));
     });
@@ -484,4 +543,3 @@ fn children(parent: u32) -> Vec<u32> {
     let pids = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok());
     pids.filter(is_child).collect()
 }
-

@@ -103,7 +103,9 @@ impl Bridge {
         let mut requests = self.requests.borrow_mut();
         if requests.len() == SCRIPT_REQUESTS_MAX {
             let first = requests.values().next().map_or("", |r| r.what.as_str());
-            return Err(JsNativeError::range().with_message(format!("{what}: {SCRIPT_REQUESTS_MAX} others still wait for their result ({first} is the first)")).into());
+            return Err(JsNativeError::range()
+                .with_message(format!("{what}: {SCRIPT_REQUESTS_MAX} others still wait for their result ({first} is the first)"))
+                .into());
         }
         let (promise, resolvers) = JsPromise::new_pending(context);
         self.last_request.set(self.last_request.get() + 1);
@@ -111,6 +113,9 @@ impl Bridge {
         Ok((self.last_request.get(), promise))
     }
 }
+
+/// The shape Boa asks for.
+type Native = fn(&JsValue, &[JsValue], &mut Context) -> JsResult<JsValue>;
 
 fn bridge(context: &Context) -> Rc<Bridge> {
     context.get_data::<Rc<Bridge>>().expect("engine.rs puts it in before the first script").clone()
@@ -122,7 +127,7 @@ fn bridge(context: &Context) -> Rc<Bridge> {
 /// Only the engine's own.
 pub fn native(context: &mut Context) -> JsResult<JsObject> {
     let native = JsObject::with_object_proto(context.intrinsics());
-    let functions: [(&str, fn(&JsValue, &[JsValue], &mut Context) -> JsResult<JsValue>); 8] = [
+    let functions: [(&str, Native); 8] = [
         ("host", host),
         ("fetch", fetch_url),
         ("run", run_program),

@@ -208,7 +208,10 @@ impl Executor {
             }
             Progress::Running if self.bridge.jobs.poll_deadline().is_some() => self.current = Some((task, promise)),
             Progress::Running => {
-                self.finish(Err(Trouble { message: "it waits for a promise that nothing can resolve any more: no timer and no request is pending".to_owned(), stack: String::new() }));
+                self.finish(Err(Trouble {
+                    message: "it waits for a promise that nothing can resolve any more: no timer and no request is pending".to_owned(),
+                    stack: String::new(),
+                }));
             }
         }
     }
@@ -272,6 +275,10 @@ impl Executor {
 /// Bytes of address space in use (proc_pid_statm(5): the first field, in pages).
 fn address_space() -> io::Result<u64> {
     let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).ok_or_else(|| io::Error::other("/proc/self/statm is not understood"))?;
+    let pages: u64 = statm
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .ok_or_else(|| io::Error::other("/proc/self/statm is not understood"))?;
     Ok(pages.saturating_mul(syscall::page_bytes()))
 }

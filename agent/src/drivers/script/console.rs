@@ -37,13 +37,16 @@ impl Console {
             self.dropped += 1;
             return lines;
         }
-        truncate(&mut text);
+        truncate(&mut text, SCRIPT_CONSOLE_LINE_BYTES_MAX);
         self.in_window += 1;
         self.bytes += text.len();
         if self.bytes > SCRIPT_CONSOLE_BYTES_MAX {
             self.full = true;
             self.dropped += 1;
-            lines.push(("warn", format!("… more than {} KiB were written: the rest of this run is dropped", SCRIPT_CONSOLE_BYTES_MAX / 1024)));
+            lines.push((
+                "warn",
+                format!("… more than {} KiB were written: the rest of this run is dropped", SCRIPT_CONSOLE_BYTES_MAX / 1024),
+            ));
         } else {
             lines.push((level, text));
         }
@@ -79,9 +82,14 @@ impl Console {
     }
 }
 
-fn truncate(text: &mut String) {
-    if text.len() > SCRIPT_CONSOLE_LINE_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(SCRIPT_CONSOLE_LINE_BYTES_MAX));
+/// Cuts to `bytes_max` at most and marks the cut.
+pub fn truncate(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let mut end = bytes_max;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
         text.push('…');
     }
 }

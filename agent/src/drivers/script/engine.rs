@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::{
     bindings::{self, Bridge},
+    console,
     frame::{Arg, Modules},
     jobs::Hooks,
     modules::Loader,
@@ -28,6 +29,8 @@ use super::{
 const PRELUDE: &str = include_str!("prelude.js");
 /// How stack lines of `prelude.js` are told from the person's.
 const PRELUDE_NAME: &str = "disco:prelude";
+/// A thrown string may be megabytes long; nobody reads more than this.
+const MESSAGE_BYTES_MAX: usize = 4096;
 const STACK_LINES_SHOWN: usize = 12;
 
 /// What a person gets to see of an exception.
@@ -155,7 +158,9 @@ impl Engine {
     /// init() returned something else than a cluster, or a value has no JSON.
     pub fn result(&mut self, hook: &str, value: JsValue) -> Result<Value, Trouble> {
         let encoder = if hook == "init" { &self.options_of } else { &self.encode };
-        let text = encoder.call(&JsValue::undefined(), std::slice::from_ref(&value), &mut self.context).map_err(|e| describe(e, &mut self.context))?;
+        let text = encoder
+            .call(&JsValue::undefined(), std::slice::from_ref(&value), &mut self.context)
+            .map_err(|e| describe(e, &mut self.context))?;
         let text = text.as_string().map(|text| text.to_std_string_lossy());
         if hook == "init" {
             if text.is_none() {
@@ -163,7 +168,8 @@ impl Engine {
             }
             self.cluster = Some(value);
         }
-        let json: Value = serde_json::from_str(text.as_deref().unwrap_or("null")).map_err(|e| Trouble::new(format!("what {hook}() returned cannot be passed on: {e}")))?;
+        let json: Value = serde_json::from_str(text.as_deref().unwrap_or("null"))
+            .map_err(|e| Trouble::new(format!("what {hook}() returned cannot be passed on: {e}")))?;
         bindings::check_depth(&json, 0).map_err(Trouble::new)?;
         Ok(json)
     }
@@ -186,7 +192,9 @@ fn object(value: &JsValue) -> JsResult<JsObject> {
 }
 
 fn function(value: &JsValue) -> JsResult<JsFunction> {
-    object(value).and_then(|f| JsFunction::from_object(f).ok_or_else(|| JsNativeError::typ().with_message("prelude.js: a function was expected").into()))
+    object(value).and_then(|f| {
+        JsFunction::from_object(f).ok_or_else(|| JsNativeError::typ().with_message("prelude.js: a function was expected").into())
+    })
 }
 
 /// `TypeError: x is not a function` and the person's own lines of the stack.
@@ -205,7 +213,9 @@ pub fn describe(error: JsError, context: &mut Context) -> Trouble {
         return Trouble::new(shortened(thrown));
     };
     // Getters of the script may throw or lie here; an empty word is the worst that comes of it.
-    let mut word = |key: &str| error.get(js_string!(key), context).ok().and_then(|v| v.as_string().map(|s| s.to_std_string_lossy())).unwrap_or_default();
+    let mut word = |key: &str| {
+        error.get(js_string!(key), context).ok().and_then(|v| v.as_string().map(|s| s.to_std_string_lossy())).unwrap_or_default()
+    };
     let (name, message, stack) = (word("name"), word("message"), word("stack"));
     let message = match (name.as_str(), message.as_str()) {
         (name, "") => name.to_owned(),
@@ -240,10 +250,6 @@ fn without_name(line: &str) -> String {
 }
 
 fn shortened(mut text: String) -> String {
-    const BYTES_MAX: usize = 4096;
-    if text.len() > BYTES_MAX {
-        text.truncate(text.floor_char_boundary(BYTES_MAX));
-        text.push('…');
-    }
+    console::truncate(&mut text, MESSAGE_BYTES_MAX);
     text
 }

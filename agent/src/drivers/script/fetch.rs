@@ -34,7 +34,11 @@ pub fn start(request: Value, done: impl FnOnce(Result<Value, String>) + Clone + 
 
 fn fetch(request: Request) -> Result<Value, String> {
     let timeout = Duration::from_millis(request.timeout_ms.unwrap_or(FETCH_TIMEOUT_MS));
-    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(timeout)).user_agent("disco").allow_non_standard_methods(true);
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(timeout))
+        .user_agent("disco")
+        .allow_non_standard_methods(true);
     let agent = config.build().new_agent();
     let mut described = ureq::http::Request::builder().method(request.method.as_str()).uri(&request.url);
     for (name, value) in &request.headers {

@@ -82,7 +82,10 @@ pub fn encode(frame: &impl Serialize) -> io::Result<Vec<u8>> {
     serde_json::to_writer(&mut bytes, frame).map_err(io::Error::other)?;
     let size = bytes.len() - 4;
     if size > SCRIPT_FRAME_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{size} bytes are more than the {SCRIPT_FRAME_BYTES_MAX} that fit in one message")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{size} bytes are more than the {SCRIPT_FRAME_BYTES_MAX} that fit in one message"),
+        ));
     }
     let length = u32::try_from(size).expect("SCRIPT_FRAME_BYTES_MAX fits in 32 bits").to_le_bytes();
     bytes[..4].copy_from_slice(&length);

@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     drivers::syscall::{self, ChildSetup},
-    model::limits::{EXTERNAL_COMMANDS_MAX, SCRIPT_BUSY_MS_MAX, SCRIPT_IDLE_MS, SCRIPT_INIT_MS_MAX, SCRIPT_MEMORY_BYTES_MAX, SCRIPT_REQUESTS_MAX, SCRIPT_TIME_MS_MAX},
+    model::limits::{
+        EXTERNAL_COMMANDS_MAX, SCRIPT_BUSY_MS_MAX, SCRIPT_IDLE_MS, SCRIPT_INIT_MS_MAX, SCRIPT_MEMORY_BYTES_MAX, SCRIPT_REQUESTS_MAX,
+        SCRIPT_TIME_MS_MAX,
+    },
 };
 
 /// What the script may ask of whoever runs it.
@@ -340,7 +343,10 @@ impl ScriptHost {
     }
 
     fn gone_error(&mut self, hook: Option<&str>) -> ScriptError {
-        ScriptError::Talk { place: self.place(hook), source: io::Error::new(io::ErrorKind::UnexpectedEof, "it ends as soon as it is started") }
+        ScriptError::Talk {
+            place: self.place(hook),
+            source: io::Error::new(io::ErrorKind::UnexpectedEof, "it ends as soon as it is started"),
+        }
     }
 }
 
@@ -385,7 +391,10 @@ impl Executor {
         if let Some(environment) = &options.environment {
             command.env_clear().envs(environment);
         }
-        syscall::prepare_child(&mut command, ChildSetup { descriptor_3: Some(OwnedFd::from(theirs)), own_group: true, ..ChildSetup::default() });
+        syscall::prepare_child(
+            &mut command,
+            ChildSetup { descriptor_3: Some(OwnedFd::from(theirs)), own_group: true, ..ChildSetup::default() },
+        );
         let child = command.spawn()?;
         Ok(Executor { child, socket: Async::new(ours)?, decoder: Decoder::default(), state: State::Fresh })
     }

@@ -87,7 +87,12 @@ impl Loader {
 }
 
 impl ModuleLoader for Loader {
-    async fn load_imported_module(self: Rc<Self>, referrer: Referrer, request: ModuleRequest, context: &RefCell<&mut Context>) -> JsResult<Module> {
+    async fn load_imported_module(
+        self: Rc<Self>,
+        referrer: Referrer,
+        request: ModuleRequest,
+        context: &RefCell<&mut Context>,
+    ) -> JsResult<Module> {
         let specifier = request.specifier().to_std_string_lossy();
         let name = resolve(&specifier, referrer.path()).map_err(|why| JsNativeError::typ().with_message(why))?;
         self.load(&name, &mut context.borrow_mut())
