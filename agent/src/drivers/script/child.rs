@@ -237,6 +237,8 @@ impl Executor {
         if let Err(e) = self.bridge.line.try_send(&answer) {
             self.bridge.line.send(&ToHost::Failed { message: format!("the result is too large: {e}"), stack: String::new() });
         }
+        // Parsing leaves free pages behind; we may idle for a while now.
+        syscall::trim_allocator();
         // The host stopped its clock with the answer.
         self.bridge.line.busy.set(false);
     }

@@ -1,33 +1,30 @@
-//! The parent's side: starts the executor, answers its questions, keeps its clock, and says how it ended.
+//! What the rest of the house sees of scripts: load one, call its hooks, get a value or an error a person can use.
+//!
+//! The process behind it comes and goes (idle, killed, died of its script); a call finds one, or makes one and
+//! evaluates the module again.
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read},
-    os::{
-        fd::OwnedFd,
-        unix::{net::UnixStream, process::ExitStatusExt},
-    },
+    io,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     pin::Pin,
-    process::{Child, Command, ExitStatus, Stdio},
-    task::Poll,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
-use async_io::{Async, Timer};
-use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 use serde_json::Value;
 
 use super::{
     clock::{Bounds, Clock, Verdict},
     error::{Place, ScriptError},
-    frame::{self, Arg, Decoder, Modules, ToChild, ToHost},
+    executor::{Ended, Executor, State},
+    frame::{Arg, Modules, ToChild, ToHost},
 };
 use crate::{
-    drivers::syscall::{self, ChildSetup},
+    drivers::syscall,
     model::limits::{
-        EXTERNAL_COMMANDS_MAX, SCRIPT_BUSY_MS_MAX, SCRIPT_IDLE_MS, SCRIPT_INIT_MS_MAX, SCRIPT_MEMORY_BYTES_MAX, SCRIPT_REQUESTS_MAX,
-        SCRIPT_TIME_MS_MAX,
+        EXTERNAL_COMMANDS_MAX, SCRIPT_BUSY_MS_MAX, SCRIPT_IDLE_MS, SCRIPT_INIT_MS_MAX, SCRIPT_MEMORY_BYTES_MAX, SCRIPT_TIME_MS_MAX,
     },
 };
 
@@ -103,34 +100,11 @@ impl Exports {
     }
 }
 
-/// How long a new executor may take to say that it is there.
-const START_MAX: Duration = Duration::from_secs(10);
-/// What it said while dying; more is noise.
-const LAST_WORDS_BYTES_MAX: u64 = 4096;
-
 /// One script and, while it is needed, the process that runs it.
 pub struct ScriptHost {
     options: ScriptOptions,
     executor: Option<Executor>,
     file: Option<String>,
-}
-
-/// A call that was given up half-way leaves an executor in the middle of something.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// No module yet.
-    Fresh,
-    Loaded,
-    /// ... and init() returned its cluster.
-    Initialized,
-    Working,
-}
-
-struct Executor {
-    child: Child,
-    socket: Async<UnixStream>,
-    decoder: Decoder,
-    state: State,
 }
 
 /// Why there is no answer.
@@ -191,13 +165,13 @@ impl ScriptHost {
 
     /// Process id of the executor, while there is one.
     pub fn pid(&self) -> Option<u32> {
-        self.executor.as_ref().map(|e| e.child.id())
+        self.executor.as_ref().map(Executor::pid)
     }
 
     /// Resolves when the executor has gone away by itself (idle, or killed) and is buried. At once if there is none.
     pub async fn gone(&mut self) {
         if let Some(executor) = &mut self.executor {
-            while executor.next_frame().await.is_ok_and(|frame| frame.is_some()) {}
+            executor.gone().await;
         }
         self.stop();
     }
@@ -296,7 +270,6 @@ impl ScriptHost {
 
     async fn spawn(&mut self) -> Result<(), ScriptError> {
         let failed = |source| ScriptError::Start { exe: self.options.exe.display().to_string(), source };
-        let mut executor = Executor::spawn(&self.options).map_err(failed)?;
         let limits = &self.options.limits;
         let start = ToChild::Start {
             modules: self.options.modules.clone(),
@@ -304,18 +277,8 @@ impl ScriptHost {
             idle_ms: u64::try_from(limits.idle.as_millis()).unwrap_or(u64::MAX),
             commands_max: limits.commands_max,
         };
-        let hello = async {
-            executor.send(&start).await?;
-            match executor.next_frame().await? {
-                Some(ToHost::Ready) => Ok(()),
-                _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            }
-        };
-        let late = async {
-            Timer::after(START_MAX).await;
-            Err(io::Error::from(io::ErrorKind::TimedOut))
-        };
-        if let Err(e) = hello.or(late).await {
+        let mut executor = Executor::spawn(&self.options).map_err(failed)?;
+        if let Err(e) = executor.greet(&start).await {
             let (status, words) = executor.bury();
             return Err(failed(io::Error::new(e.kind(), format!("{e} ({status}) {words}"))));
         }
@@ -354,160 +317,6 @@ impl Drop for ScriptHost {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Why the executor must be buried.
-enum Ended {
-    Gone,
-    Bound(Verdict),
-    Talk(io::Error),
-}
-
-impl From<io::Error> for Ended {
-    fn from(e: io::Error) -> Ended {
-        match e.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Ended::Gone,
-            _ => Ended::Talk(e),
-        }
-    }
-}
-
-enum Step {
-    Frame(io::Result<Option<ToHost>>),
-    Answer(u64, Result<Value, String>),
-    Late(Verdict),
-}
-
-type Operation<'a> = (u64, Pin<Box<dyn Future<Output = Result<Value, String>> + 'a>>);
-
-impl Executor {
-    fn spawn(options: &ScriptOptions) -> io::Result<Executor> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(&options.exe);
-        command.arg("__script").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        if let Modules::Folder(folder) = &options.modules {
-            command.current_dir(folder);
-        }
-        if let Some(environment) = &options.environment {
-            command.env_clear().envs(environment);
-        }
-        syscall::prepare_child(
-            &mut command,
-            ChildSetup { descriptor_3: Some(OwnedFd::from(theirs)), own_group: true, ..ChildSetup::default() },
-        );
-        let child = command.spawn()?;
-        Ok(Executor { child, socket: Async::new(ours)?, decoder: Decoder::default(), state: State::Fresh })
-    }
-
-    async fn serve<'a>(&mut self, request: &ToChild, clock: &mut Clock, ops: &'a dyn HostOps) -> Result<ToHost, Ended> {
-        let mut operations: Vec<Operation<'a>> = Vec::new();
-        self.send_in_time(request).await?;
-        loop {
-            let late = late(clock.poll_deadline());
-            let frame = async { Step::Frame(self.next_frame().await) };
-            // What the executor already said comes before the judgement that it says nothing.
-            let step = frame.or(answered(&mut operations)).or(late).await;
-            let now = Instant::now();
-            match step {
-                Step::Late(verdict) => return Err(Ended::Bound(verdict)),
-                Step::Frame(Err(e)) => return Err(e.into()),
-                Step::Frame(Ok(None)) => return Err(Ended::Gone),
-                Step::Frame(Ok(Some(frame))) => match frame {
-                    ToHost::Busy => clock.handle_busy(now),
-                    ToHost::Waiting => clock.handle_waiting(now),
-                    ToHost::Console { level, text } => ops.console(&level, &text),
-                    ToHost::Operation { id, .. } if operations.len() == SCRIPT_REQUESTS_MAX => {
-                        self.answer(id, Err("too many calls at once".to_owned())).await?;
-                    }
-                    ToHost::Operation { id, op, args } => {
-                        operations.push((id, Box::pin(async move { ops.call(&op, args).await })));
-                    }
-                    answer @ (ToHost::Loaded { .. } | ToHost::Done { .. } | ToHost::Failed { .. }) => return Ok(answer),
-                    ToHost::Ready => return Err(Ended::Talk(io::ErrorKind::InvalidData.into())),
-                },
-                Step::Answer(id, result) => {
-                    self.answer(id, result).await?;
-                    clock.handle_busy(now);
-                }
-            }
-            clock.handle_asked(!operations.is_empty(), now);
-        }
-    }
-
-    async fn answer(&mut self, id: u64, result: Result<Value, String>) -> Result<(), Ended> {
-        match self.send_in_time(&ToChild::Answer { id, result }).await {
-            Err(Ended::Talk(e)) if e.kind() == io::ErrorKind::InvalidData => {
-                self.send_in_time(&ToChild::Answer { id, result: Err(format!("the answer is too large: {e}")) }).await
-            }
-            other => other,
-        }
-    }
-
-    /// The executor's reader always reads, whatever the script does; if not, it is stopped or dead.
-    async fn send_in_time(&mut self, frame: &ToChild) -> Result<(), Ended> {
-        let late = async {
-            Timer::after(START_MAX).await;
-            Err(Ended::Bound(Verdict::Hung))
-        };
-        let send = async { self.send(frame).await.map_err(Ended::from) };
-        send.or(late).await
-    }
-
-    async fn send(&mut self, frame: &ToChild) -> io::Result<()> {
-        self.socket.write_all(&frame::encode(frame)?).await
-    }
-
-    /// The next frame; `None` when the executor is gone. May be given up at any time without losing a byte.
-    async fn next_frame(&mut self) -> io::Result<Option<ToHost>> {
-        loop {
-            if let Some(frame) = self.decoder.poll_frame()? {
-                return Ok(Some(frame));
-            }
-            let mut buffer = [0; 4096];
-            match self.socket.read(&mut buffer).await? {
-                0 => return Ok(None),
-                n => self.decoder.handle_bytes(&buffer[..n]),
-            }
-        }
-    }
-
-    /// Kills the whole group and takes the executor's status and last words.
-    fn bury(mut self) -> (ExitStatus, String) {
-        // Its programs share the group. It is ours until we wait for it, so the number is not somebody else's by now.
-        let _ = syscall::signal_group(self.child.id(), syscall::SIGKILL);
-        let status = self.child.wait().unwrap_or_default();
-        let mut words = Vec::new();
-        if let Some(stderr) = self.child.stderr.take() {
-            // Nobody holds the other end any more (programs have pipes of their own), so this ends.
-            let _ = stderr.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words);
-        }
-        (status, String::from_utf8_lossy(&words).trim().to_owned())
-    }
-}
-
-/// Resolves with the verdict when the bound is passed.
-async fn late(deadline: Option<(Instant, Verdict)>) -> Step {
-    match deadline {
-        None => future::pending().await,
-        Some((at, verdict)) => {
-            Timer::at(at).await;
-            Step::Late(verdict)
-        }
-    }
-}
-
-/// Resolves with the first answer and takes its operation out.
-async fn answered(operations: &mut Vec<Operation<'_>>) -> Step {
-    future::poll_fn(|context| {
-        for i in 0..operations.len() {
-            if let Poll::Ready(result) = operations[i].1.as_mut().poll(context) {
-                let (id, _) = operations.swap_remove(i);
-                return Poll::Ready(Step::Answer(id, result));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// What a status and the last words mean.

@@ -7,8 +7,8 @@
 //! memory is a visitor in the node's 10 MB.
 //!
 //! ```text
-//!   host.rs   spawn, clock, verdict  ── frames on a socketpair ──  child.rs   limits, events
-//!                                                                   engine.rs  Boa: modules, hooks, errors
+//!   host.rs      calls, errors                                      child.rs   limits, events
+//!   executor.rs  spawn, clock, funeral ── frames on a socketpair ── engine.rs  Boa: modules, hooks, errors
 //!                                                                   jobs.rs, modules.rs, console.rs, lane.rs
 //!                                                                   bindings.rs + prelude.js: what scripts see
 //!                                                                   fetch.rs, run.rs
@@ -23,6 +23,7 @@ mod clock;
 mod console;
 mod engine;
 mod error;
+mod executor;
 mod fetch;
 mod frame;
 mod host;

@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, future::Future, path::PathBuf, pin::Pin};
 use agent::drivers::script::{HostOps, Modules, ScriptHost, ScriptOptions};
 use serde_json::Value;
 
-const TYPES: &str = include_str!("../../docs/disco.d.ts");
+const TYPES: &str = include_str!("../../../docs/disco.d.ts");
 
-/// Names that exist only to refuse clearly (tests/script.rs reads their errors); the types do not promise them.
+/// Names that exist only to refuse clearly (mistakes.rs reads their errors); the types do not promise them.
 const REFUSED: [&str; 6] = ["every", "AwsProvider", "HostsProvider", "FileStorage", "Provider.AWS", "Provider.Hosts"];
 
 struct Nobody;
