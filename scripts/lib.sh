@@ -1,0 +1,68 @@
+# Shared by the scripts beside it: where things are, how the release is built, what a bare machine still needs.
+# shellcheck shell=bash
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd "$root"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 2; }
+
+# The triple that rustc builds for here. The release names it on its command line: without --target, RUSTFLAGS would
+# reach proc-macros too, which cannot be linked statically.
+host() { rustc -vV | sed -n 's/^host: //p'; }
+
+# install_missing COMMAND PACKAGE ...: Debian packages for commands that are not there.
+install_missing() {
+    local packages=() sudo=()
+    while [ $# -gt 0 ]; do
+        command -v "$1" >/dev/null || packages+=("$2")
+        shift 2
+    done
+    [ ${#packages[@]} -gt 0 ] || return 0
+    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+    command -v apt-get >/dev/null || die "missing: ${packages[*]}; install them and run this again"
+    say "installing ${packages[*]}"
+    "${sudo[@]}" apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2 </dev/null
+}
+
+need_toolchain() {
+    command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH
+    command -v cargo >/dev/null || die "no cargo in PATH; Rust is the one thing that these scripts do not install"
+    install_missing cc build-essential
+}
+
+# Builds target/bin/{disco,discod}: one static file each, as they ship.
+build_release() {
+    need_toolchain
+    local triple
+    triple=$(host)
+    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+        cargo build --release --locked --target "$triple" -p agent -p ctl --bins
+    mkdir -p target/bin
+    # Links, not copies: what runs is what was built last.
+    ln -sf "../$triple/release/disco" "../$triple/release/discod" target/bin/
+}
+
+# end_instances DIR: ends what still runs from a project folder's own copies of discod, and nothing else.
+end_instances() {
+    local dir pid exe file
+    dir=$(cd "$1" && pwd -P)
+    for file in "$dir"/.disco/instances/*/pid; do
+        [ -f "$file" ] || continue
+        read -r pid _ <"$file" || [ -n "$pid" ] || continue
+        exe=$(readlink "/proc/$pid/exe" 2>/dev/null) || continue
+        case $exe in
+            "$dir"/.disco/*) kill -9 "$pid" 2>/dev/null || true ;;
+        esac
+    done
+}
+
+now_ms() { date +%s%3N; }
+
+# seconds_since MS: "4.2"
+seconds_since() {
+    local ms=$(($(now_ms) - $1))
+    printf '%d.%d' $((ms / 1000)) $((ms % 1000 / 100))
+}
