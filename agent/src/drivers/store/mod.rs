@@ -208,7 +208,8 @@ fn apply(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Trouble> {
         log.retain_in(first.index.., |_, _| false)?;
         let stands_at = meta.get(SNAPSHOT_HEAD)?.and_then(|head| SnapshotHead::parse(head.value()).map(|head| head.index));
         let mut last = log.last()?.map(|(index, _)| index.value()).or(stands_at);
-        for entry in &batch.entries {
+        // What the snapshot covers need not be kept.
+        for entry in batch.entries.iter().filter(|entry| stands_at.is_none_or(|index| entry.index > index)) {
             if last.is_some_and(|last| last + 1 != entry.index) {
                 return Err(Trouble::Batch(format!("entry {} does not follow {}", entry.index, last.unwrap_or_default())));
             }
