@@ -17,7 +17,11 @@ fn mistakes_are_named_with_file_and_line() {
         ("import fs from 'fs';", "client.js failed: TypeError: client.js cannot import \"fs\": a module is \"disco\""),
         ("import { x } from './none.js';", "client.js failed: TypeError: there is no module none.js"),
         ("import { Clutser } from 'disco';", "client.js failed: SyntaxError"),
-        ("nonsense();", "client.js failed: ReferenceError: nonsense is not defined\n    at client.js"),
+        ("nonsense();", "client.js failed: ReferenceError: nonsense is not defined\n    at client.js:1:1"),
+        (
+            "// nonsenses\nexport function bootstrap() {\n  const a = 'a.nonsense';\n  return a + nonsense();\n}",
+            "client.js: bootstrap() failed: ReferenceError: nonsense is not defined\n    at bootstrap (client.js:4:14)",
+        ),
         ("const a = 1;\nthrow new Error('top');", "client.js failed: Error: top\n    at client.js:2:7"),
         ("export function bootstrap() {\n  `abc", "client.js failed: SyntaxError: client.js:2: unterminated template literal"),
         (

@@ -222,7 +222,30 @@ pub fn describe(error: JsError, context: &mut Context) -> Trouble {
         ("", message) => message.to_owned(),
         (name, message) => format!("{name}: {message}"),
     };
-    Trouble { message: shortened(message), stack: own_lines(&stack) }
+    let mut trouble = Trouble { message: shortened(message), stack: own_lines(&stack) };
+    if name == "ReferenceError" {
+        place_unknown_name(&mut trouble, context);
+    }
+    trouble
+}
+
+/// Boa keeps no place for a name that is not defined, and shows the one of whatever ran before in the same function.
+/// That is the commonest mistake there is, so look in the text: the name's first mention from there on.
+fn place_unknown_name(trouble: &mut Trouble, context: &Context) {
+    let word = trouble.message.strip_prefix("ReferenceError: ").and_then(|m| m.strip_suffix(" is not defined"));
+    let first = trouble.stack.lines().next().unwrap_or_default();
+    let place = first.rsplit_once('(').map_or(first.trim_start().trim_start_matches("at "), |(_, place)| place.trim_end_matches(')'));
+    let mut parts = place.split(':');
+    let file = parts.next().unwrap_or_default();
+    let from = (number(parts.next()), number(parts.next()));
+    let found = word.zip(context.downcast_module_loader::<Loader>()).and_then(|(word, loader)| loader.find(file, word, from));
+    if let Some((line, column)) = found {
+        trouble.stack = trouble.stack.replacen(place, &format!("{file}:{line}:{column}"), 1);
+    }
+}
+
+fn number(text: Option<&str>) -> usize {
+    text.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// Leaves out lines of the engine and of `prelude.js`: a person can change neither.

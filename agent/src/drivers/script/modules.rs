@@ -70,14 +70,34 @@ impl Loader {
         Ok(module)
     }
 
+    /// Line and column (from 1) where `word` is first written in module `name`, from this place on.
+    pub fn find(&self, name: &str, word: &str, from: (usize, usize)) -> Option<(usize, usize)> {
+        let text = self.text(name).ok()?;
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$' || c == '.';
+        for (number, line) in (1..).zip(text.lines()).skip_while(|(number, _)| *number < from.0) {
+            for (at, _) in line.match_indices(word) {
+                let column = line[..at].chars().count() + 1;
+                let whole = !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(|c| c != '.' && is_part(c));
+                if whole && (number, column) >= from {
+                    return Some((number, column));
+                }
+            }
+        }
+        None
+    }
+
+    fn text(&self, name: &str) -> Result<String, String> {
+        match &self.source {
+            Modules::Memory(texts) => texts.get(name).cloned().ok_or_else(|| format!("there is no module {name}")),
+            Modules::Folder(folder) => read_file(folder, name),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<String, String> {
         if self.loaded.borrow().len() >= SCRIPT_MODULES_MAX {
             return Err(format!("cannot load {name}: a script has at most {SCRIPT_MODULES_MAX} modules"));
         }
-        let text = match &self.source {
-            Modules::Memory(texts) => texts.get(name).cloned().ok_or_else(|| format!("there is no module {name}"))?,
-            Modules::Folder(folder) => read_file(folder, name)?,
-        };
+        let text = self.text(name)?;
         self.bytes.set(self.bytes.get() + text.len());
         if self.bytes.get() > SCRIPT_SOURCE_BYTES_MAX {
             return Err(format!("cannot load {name}: a script's modules are at most {} KiB together", SCRIPT_SOURCE_BYTES_MAX / 1024));
