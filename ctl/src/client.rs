@@ -264,7 +264,7 @@ impl Client {
                         self.good = index;
                         return Ok(response.into_inner());
                     }
-                    Some(Err(status)) if !worth_another_try(status.code()) => {
+                    Some(Err(status)) if !worth_another_try(&status) => {
                         self.good = index;
                         return Err(CallError::Refused { code: status.code(), why: status.message().to_owned() });
                     }
@@ -290,8 +290,12 @@ impl Client {
     }
 }
 
-fn worth_another_try(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown)
+fn worth_another_try(status: &Status) -> bool {
+    // gRPC has one word for "too much right now" and "more than is allowed"; ours (`disco-code`) tells them apart.
+    let limit = status.metadata().get("disco-code").is_some_and(|code| code == "limit");
+    let passing =
+        [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
+    passing.contains(&status.code()) && !limit
 }
 
 /// The node answered something else than was asked.

@@ -94,24 +94,31 @@ pub async fn until_ready(client: &mut Client, nodes: u32, mut tell: impl FnMut(&
 #[derive(Debug, PartialEq, Eq)]
 struct Progress {
     ready: u32,
-    /// Nodes that are there in any state, and instances that are to end but have not.
-    others: u32,
+    /// Nodes in any state.
+    here: u32,
+    /// Instances that are to end and have not.
+    ending: u32,
     voters: u32,
-    learners: u32,
 }
 
 impl Progress {
     fn of(status: &v1::Status) -> Progress {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let ready = count(status.nodes.iter().filter(|n| n.state == "ready").count());
-        let here = count(status.nodes.iter().filter(|n| n.state != "left").count());
-        let ending =
-            status.instances.iter().filter(|i| i.desired == "terminated" && !matches!(i.state.as_str(), "terminated" | "failed")).count();
-        Progress { ready, others: here - ready + count(ending), voters: count(status.voters.len()), learners: count(status.learners.len()) }
+        let ends = |i: &&v1::Instance| i.desired == "terminated" && !matches!(i.state.as_str(), "terminated" | "failed");
+        Progress {
+            ready: count(status.nodes.iter().filter(|n| n.state == "ready").count()),
+            here: count(status.nodes.iter().filter(|n| n.state != "left").count()),
+            ending: count(status.instances.iter().filter(ends).count()),
+            voters: count(status.voters.len()),
+        }
     }
 
     fn all_ready(&self, nodes: u32) -> bool {
-        self.ready == nodes && self.others == 0
+        self.ready == nodes && self.leaving(nodes) == 0
+    }
+
+    fn leaving(&self, nodes: u32) -> u32 {
+        self.here.saturating_sub(nodes).max(self.ending)
     }
 
     /// Voter sets are odd: two nodes are one voter and one learner.
@@ -121,13 +128,12 @@ impl Progress {
     }
 
     fn line(&self, nodes: u32) -> String {
-        let s = if self.voters == 1 { "votes" } else { "vote" };
-        let others = if self.others > 0 && self.ready >= nodes {
-            format!(", {} still leaving", self.others + self.ready - nodes)
-        } else {
-            String::new()
+        let s = if self.voters == 1 { "" } else { "s" };
+        let leaving = match self.leaving(nodes) {
+            0 => String::new(),
+            many => format!(", {many} still leaving"),
         };
-        format!("{} of {nodes} nodes ready, {} {s}{others}", self.ready, self.voters)
+        format!("{} of {nodes} nodes ready, {} vote{s}{leaving}", self.ready.min(nodes), self.voters)
     }
 }
 
@@ -135,27 +141,28 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn progress(ready: u32, others: u32, voters: u32) -> Progress {
-        Progress { ready, others, voters, learners: 0 }
+    fn progress(ready: u32, voters: u32) -> Progress {
+        Progress { ready, here: ready, ending: 0, voters }
     }
 
     #[test]
     fn the_wanted_number_of_votes_is_odd_and_at_most_the_managers() {
         for (nodes, managers, voters) in [(1, 3, 1), (2, 3, 1), (3, 3, 3), (4, 3, 3), (4, 5, 3), (5, 5, 5), (3, 1, 1), (7, 7, 7)] {
-            assert!(progress(nodes, 0, voters).votes_as_wanted(nodes, managers), "{nodes} nodes, {managers} managers");
-            assert!(!progress(nodes, 0, voters + 1).votes_as_wanted(nodes, managers), "{nodes} nodes, {managers} managers");
+            assert!(progress(nodes, voters).votes_as_wanted(nodes, managers), "{nodes} nodes, {managers} managers");
+            assert!(!progress(nodes, voters + 1).votes_as_wanted(nodes, managers), "{nodes} nodes, {managers} managers");
         }
     }
 
     #[test]
     fn a_node_that_is_still_leaving_is_waited_for() {
         let mut status = crate::render::samples::status();
-        assert_eq!(Progress::of(&status), progress(1, 1, 2));
+        assert_eq!(Progress::of(&status), Progress { ready: 1, here: 2, ending: 0, voters: 2 });
+        assert!(!Progress::of(&status).all_ready(1));
         status.nodes.retain(|n| n.state == "ready");
         status.instances[0].desired = "terminated".into();
         assert!(!Progress::of(&status).all_ready(1));
         status.instances[0].state = "terminated".into();
         assert!(Progress::of(&status).all_ready(1));
-        assert_eq!(Progress::of(&status).line(1), "1 of 1 nodes ready, 2 vote");
+        assert_eq!(Progress::of(&status).line(1), "1 of 1 nodes ready, 2 votes");
     }
 }

@@ -50,8 +50,14 @@ fn headline(status: &v1::Status, paint: Paint) -> String {
 
 pub fn nodes(nodes: &[v1::Node], now_ms: u64, paint: Paint) -> String {
     let mut table = Table::new(&["NODE", "ID", "ADDRESS", "ROLE", "STATE", "SINCE", ""]);
-    for node in nodes {
-        let note = if node.leader { "leader" } else { node.reason.as_str() };
+    let mut sorted: Vec<_> = nodes.iter().collect();
+    sorted.sort_by_key(|n| (&n.name, &n.id));
+    for node in sorted {
+        let note = match node.state.as_str() {
+            "ready" if node.leader => "leader",
+            "ready" => "",
+            _ => node.reason.as_str(),
+        };
         table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, node.joined_ms), note]);
     }
     table.render(|h| paint.dim(h), |column, cell| if column == 4 { paint.state(cell) } else { cell.to_owned() })
