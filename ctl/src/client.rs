@@ -293,8 +293,7 @@ impl Client {
 fn worth_another_try(status: &Status) -> bool {
     // gRPC has one word for "too much right now" and "more than is allowed"; ours (`disco-code`) tells them apart.
     let limit = status.metadata().get("disco-code").is_some_and(|code| code == "limit");
-    let passing =
-        [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
+    let passing = [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
     passing.contains(&status.code()) && !limit
 }
 

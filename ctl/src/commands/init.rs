@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const FILES: [(&str, &str); 4] = [
     ("client.js", include_str!("../../../scripts/examples/local/client.js")),
     ("cluster.js", include_str!("../../../scripts/examples/local/cluster.js")),
-    ("disco.d.ts", include_str!("../../../scripts/examples/local/disco.d.ts")),
+    ("disco.d.ts", include_str!("../../../docs/disco.d.ts")),
     (".gitignore", ".disco/\n"),
 ];
 
