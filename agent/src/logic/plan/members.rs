@@ -21,18 +21,29 @@ pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
     if sight.membership.pending {
         return;
     }
+    let my_seat = sight.state.nodes.get(&sight.me).and_then(|n| n.member);
     if sight.membership.joint {
-        decisions.push(Decision::Change(Change::LeaveJoint));
+        decisions.extend(leave_joint(sight, my_seat));
         return;
     }
     let chosen = choose(sight);
-    let my_seat = sight.state.nodes.get(&sight.me).and_then(|n| n.member);
     if !chosen.voters.iter().any(|n| n.id == sight.me) {
         hand_on(sight, &chosen, decisions);
     } else if let Some(change) = next_change(sight, &chosen, my_seat, decisions) {
         decisions.push(Decision::Change(change));
     }
     give_up_seats(sight, &chosen, decisions);
+}
+
+/// A voter of the old set may have been elected meanwhile: it hands on first, because a leader that removes itself
+/// can no longer commit (and raft-rs panics).
+fn leave_joint(sight: &Sight, my_seat: Option<MemberId>) -> Option<Decision> {
+    let stays = |member: &MemberId| sight.membership.voters.contains(member);
+    if my_seat.as_ref().is_some_and(stays) {
+        return Some(Decision::Change(Change::LeaveJoint));
+    }
+    let heir = sight.membership.voters.iter().copied().find(|member| (sight.caught_up)(*member));
+    heir.map(Decision::Transfer)
 }
 
 struct Chosen<'a> {

@@ -452,7 +452,15 @@ impl Consensus {
 
     fn reconfigure(&mut self, change: &ConfChangeV2) -> Result<(), RaftError> {
         let conf = self.node.apply_conf_change(change).map_err(|e| RaftError::Raft(e.to_string()))?;
+        // A new leader may find the end of a joint configuration that drops it already in its log. raft-rs would let
+        // it go on and panic at its next commit; stepping down leaves the election to those who stay.
+        let dropped = self.is_leader() && !conf.voters.contains(&self.member.0) && !conf.voters_outgoing.contains(&self.member.0);
         self.node.mut_store().conf = conf;
+        if dropped {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+            self.draw_timeout();
+        }
         Ok(())
     }
 

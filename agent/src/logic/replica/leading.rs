@@ -295,6 +295,10 @@ impl Replica {
 
     pub(super) fn leading_deadline(&self) -> Option<u64> {
         let leading = self.leading.as_ref()?;
+        // Before that is applied nothing is planned, however often it is asked for.
+        if self.applied < leading.begins_at?.max(leading.proposed_to) {
+            return None;
+        }
         Some(leading.planned_at.max(self.now.mono.saturating_sub(PLAN_EVERY_MS)) + PLAN_EVERY_MS)
     }
 

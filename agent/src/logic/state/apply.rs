@@ -37,6 +37,10 @@ impl State {
         {
             return answered;
         }
+        if let Some(id) = proposal.request.filter(|id| self.clients.may_be_forgotten(*id)) {
+            let why = format!("request {} of this client is older than those remembered", id.sequence);
+            return (index, Outcome::refused("stale", why));
+        }
         self.stamp_ms = self.stamp_ms.max(proposal.stamp_ms);
         let outcome = self.carry_out(index, proposal.command);
         if let Some(id) = proposal.request {

@@ -21,6 +21,9 @@ struct Client {
     used: u64,
     #[n(1)]
     answers: VecDeque<Remembered>,
+    /// The newest sequence whose answer is no longer remembered.
+    #[n(2)]
+    forgotten: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -69,6 +72,11 @@ impl Clients {
         Some((remembered.index, outcome))
     }
 
+    /// Whether this request is so old that it may have been applied and forgotten: applying it might be the second time.
+    pub(super) fn may_be_forgotten(&self, id: RequestId) -> bool {
+        self.clients.get(&id.client).is_some_and(|client| id.sequence <= client.forgotten)
+    }
+
     pub(super) fn remember(&mut self, id: RequestId, index: u64, outcome: &Outcome) {
         let outcome = match outcome {
             Outcome::Done => Stored::Done,
@@ -87,7 +95,8 @@ impl Clients {
         client.used = index;
         client.answers.push_back(Remembered { sequence: id.sequence, index, outcome });
         if client.answers.len() > ANSWERS_PER_CLIENT_MAX {
-            client.answers.pop_front();
+            let forgotten = client.answers.pop_front().map_or(0, |answer| answer.sequence);
+            client.forgotten = client.forgotten.max(forgotten);
         }
     }
 }
