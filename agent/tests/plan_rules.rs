@@ -1,7 +1,7 @@
 //! What a leader decides, seen from outside: a cluster in a few words, and the decisions that must follow.
 
 use agent::logic::{
-    plan::{self, Call, Decision, Observed, Sight},
+    plan::{self, Call, Decision, Known, Observed, Sight},
     raft::{Change, Membership},
     state::State,
 };
@@ -221,7 +221,7 @@ fn silence_makes_a_node_lost_late_and_the_providers_word_at_once() {
     play.observed.hear(NodeId(2), NOW.mono - 200);
     let operation = play.instance(2).operation;
     let seen = InstanceSeen { id: "i-2".into(), operation: Some(operation), address: String::new(), state: InstanceState::Stopped };
-    play.observed.described(&[seen], &[(operation, Some("i-2".into()))], NOW.mono - 100);
+    play.observed.described(&[seen], &[Known { operation, id: Some("i-2".into()), expected: true }], NOW.mono - 100);
     assert_eq!(lost(&play), Some((2, "its machine is stopped".into())));
 }
 

@@ -9,8 +9,9 @@ use agent::model::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How many of its past answers a stale describe may come from.
-const PAST_KEPT: usize = 8;
+/// How many past answers are kept for stale describes, and how old a stale one may be.
+const PAST_KEPT: usize = 16;
+pub const STALE_MS_MAX: u64 = 5_000;
 
 pub struct Instance {
     pub operation: Option<OperationId>,
@@ -25,7 +26,9 @@ pub struct Instance {
 pub struct Cloud {
     pub instances: BTreeMap<String, Instance>,
     pub by_operation: BTreeMap<OperationId, (String, LaunchRequest)>,
-    past: VecDeque<Vec<InstanceSeen>>,
+    /// What it would have said until then.
+    past: VecDeque<(u64, Vec<InstanceSeen>)>,
+    pub now: u64,
 }
 
 pub enum Launch {
@@ -73,10 +76,11 @@ impl Cloud {
         }
     }
 
-    /// What it says now, or said `ago` changes ago.
-    pub fn describe(&self, ago: usize) -> Vec<InstanceSeen> {
-        if ago > 0 && !self.past.is_empty() {
-            return self.past[self.past.len().saturating_sub(ago)].clone();
+    /// What it says now, or said `ago` milliseconds ago.
+    pub fn describe(&self, ago: u64) -> Vec<InstanceSeen> {
+        let then = self.now.saturating_sub(ago);
+        if let Some((_, view)) = self.past.iter().find(|(until, _)| *until > then).filter(|_| ago > 0) {
+            return view.clone();
         }
         let seen = |(id, instance): (&String, &Instance)| InstanceSeen {
             id: id.clone(),
@@ -96,6 +100,6 @@ impl Cloud {
         if self.past.len() == PAST_KEPT {
             self.past.pop_front();
         }
-        self.past.push_back(self.describe(0));
+        self.past.push_back((self.now, self.describe(0)));
     }
 }

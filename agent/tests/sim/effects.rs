@@ -2,7 +2,7 @@
 
 use crate::{
     calls::Caller,
-    cloud::Launch,
+    cloud::{Launch, STALE_MS_MAX},
     counts::Count,
     mutants::Mutant,
     node::{Body, Process},
@@ -147,11 +147,11 @@ impl World {
         let outcome = match call {
             ProviderCall::Launch(request) => self.launch(request),
             ProviderCall::Describe => {
-                let ago = if self.rng.chance(self.options.describe_stale) { self.rng.between(1, 4) } else { 0 };
+                let ago = if self.rng.chance(self.options.describe_stale) { self.rng.between(1, STALE_MS_MAX) } else { 0 };
                 if ago > 0 {
                     self.counts.add(Count::DescribesStale);
                 }
-                Provided::Described(self.cloud.describe(ago as usize))
+                Provided::Described(self.cloud.describe(ago))
             }
             ProviderCall::Start { id } => self.start_instance(&id),
             ProviderCall::Stop { id } => self.stop_instance(&id),

@@ -183,6 +183,7 @@ impl World {
             }
             let event = entry.remove();
             self.now = self.now.max(time);
+            self.cloud.now = self.now;
             self.handle(event);
         }
         self.now = self.now.max(until);

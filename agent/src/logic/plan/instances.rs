@@ -27,6 +27,7 @@ pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
         record_what_was_found(sight, instance, decisions);
         drive(sight, instance, decisions);
     }
+    end_strays(sight, decisions);
     if !sight.state.destroying {
         scale(sight, decisions);
         replace(sight, decisions);
@@ -92,6 +93,18 @@ fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>
             }
         }
         _ => {}
+    }
+}
+
+/// A machine of ours that no live record accounts for (its launch was taken for failed, and was not) is ended.
+fn end_strays(sight: &Sight, decisions: &mut Vec<Decision>) {
+    for (operation, id) in sight.observed.strays() {
+        let ours = operation.cluster == sight.state.cluster && operation.epoch == sight.state.epoch;
+        let lives = sight.state.instances.get(operation).is_some_and(|i| !i.ended());
+        let call = Call::Terminate { operation: *operation, id: id.clone() };
+        if ours && !lives && sight.observed.may_call(call.key(), sight.now.mono) {
+            decisions.push(Decision::Call(call));
+        }
     }
 }
 

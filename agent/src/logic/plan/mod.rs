@@ -9,7 +9,7 @@ mod liveness;
 mod members;
 mod observed;
 
-pub use observed::{CallKey, Found, Observed};
+pub use observed::{CallKey, Found, Known, Observed};
 
 use super::{
     raft::{Change, Membership},

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A call not answered for this long is taken for lost.
 const CALL_FORGOTTEN_AFTER_MS: u64 = 180_000;
 const BACKOFF_MAX_MS: u64 = 30_000;
-/// An instance absent from this many answers in a row is gone (EC2's describes lag behind its launches).
+/// An instance absent from this many answers in a row, over this time, is gone (EC2's describes lag behind its launches).
 const ABSENT_IS_GONE: u32 = 3;
+const ABSENT_IS_GONE_AFTER_MS: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallKey {
@@ -33,6 +34,16 @@ pub struct Found {
     pub state: Option<InstanceState>,
     pub problem: String,
     absent: u32,
+    absent_since: u64,
+}
+
+/// An instance as the state knows it, when the provider is asked.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub operation: OperationId,
+    pub id: Option<String>,
+    /// Its absence from an answer proves nothing: its node speaks, or its launch is still to be answered.
+    pub expected: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,6 +64,8 @@ pub struct Observed {
     enlisted: BTreeSet<MemberId>,
     discharged: BTreeSet<MemberId>,
     described_at: Option<u64>,
+    /// Instances the provider bills that the state had no live record of.
+    strays: Vec<(OperationId, String)>,
     next_call: u64,
 }
 
@@ -94,6 +107,9 @@ impl Observed {
 
     pub fn begin(&mut self, key: CallKey, now: u64) -> u64 {
         self.under_way.retain(|_, (_, since)| *since + CALL_FORGOTTEN_AFTER_MS > now);
+        if let CallKey::Terminate(operation) = key {
+            self.strays.retain(|(stray, _)| *stray != operation);
+        }
         self.next_call += 1;
         self.under_way.insert(key, (self.next_call, now));
         self.next_call
@@ -129,10 +145,13 @@ impl Observed {
         self.found.entry(operation).or_default()
     }
 
-    /// A describe that began at `since` answered. `known` are the operations the state has, with the id it knows.
-    pub fn described(&mut self, seen: &[InstanceSeen], known: &[(OperationId, Option<String>)], now: u64) {
-        self.described_at = Some(now);
-        for (operation, id) in known {
+    /// A describe that began at `began` answered.
+    pub fn described(&mut self, seen: &[InstanceSeen], known: &[Known], began: u64) {
+        self.described_at = Some(began);
+        let is_known = |seen: &InstanceSeen| known.iter().any(|k| seen.operation == Some(k.operation));
+        let billed = |seen: &&InstanceSeen| seen.state != InstanceState::Terminated && !is_known(seen);
+        self.strays = seen.iter().filter(billed).filter_map(|seen| Some((seen.operation?, seen.id.clone()))).collect();
+        for Known { operation, id, expected } in known {
             let found = self.found.entry(*operation).or_default();
             let matches = |s: &&InstanceSeen| s.operation == Some(*operation) || (id.is_some() && Some(&s.id) == id.as_ref());
             match seen.iter().find(matches) {
@@ -142,15 +161,24 @@ impl Observed {
                     found.address = seen.address.clone();
                     found.state = Some(seen.state);
                 }
+                None if *expected => found.absent = 0,
                 None => {
+                    if found.absent == 0 {
+                        found.absent_since = began;
+                    }
                     found.absent += 1;
-                    if found.absent >= ABSENT_IS_GONE {
+                    if found.absent >= ABSENT_IS_GONE && found.absent_since + ABSENT_IS_GONE_AFTER_MS <= began {
                         found.state = Some(InstanceState::Terminated);
                     }
                 }
             }
         }
-        self.found.retain(|operation, _| known.iter().any(|(o, _)| o == operation));
+        self.found.retain(|operation, _| known.iter().any(|k| k.operation == *operation));
+    }
+
+    /// See `described`; which of them are ours, and not wanted, is for the plan to say.
+    pub fn strays(&self) -> &[(OperationId, String)] {
+        &self.strays
     }
 
     pub fn described_at(&self) -> Option<u64> {

@@ -6,13 +6,13 @@
 use super::Replica;
 use crate::{
     logic::{
-        plan::{self, Call, CallKey, Decision, Observed, Sight},
+        plan::{self, Call, CallKey, Decision, Known, Observed, Sight},
         token,
     },
     model::{
         command::Command,
         ids::{MemberId, NodeId, OperationId},
-        instance::InstanceState,
+        instance::{InstanceDesired, InstanceState},
         io::{Effect, Level, Provided, ProviderCall},
         node::NodeState,
         query::LaunchRequest,
@@ -20,6 +20,8 @@ use crate::{
 };
 
 const PLAN_EVERY_MS: u64 = 500;
+/// Who was heard within this time runs, whatever the provider's list lacks.
+const SPOKE_LATELY_MS: u64 = 2_000;
 
 pub(super) struct Leading {
     term: u64,
@@ -164,11 +166,27 @@ impl Replica {
         })
     }
 
+    fn known_instances(&self) -> Vec<Known> {
+        let Some(leading) = &self.leading else { return Vec::new() };
+        let speaks = |node: NodeId| {
+            let recently = leading.observed.heard_at(node) + SPOKE_LATELY_MS > self.now.mono;
+            node == self.config.node || leading.observed.has_heard(node) && recently
+        };
+        let alive = self.state.instances.values().filter(|i| !i.ended());
+        alive
+            .map(|i| Known {
+                operation: i.operation,
+                id: i.id.clone(),
+                expected: i.node.is_some_and(speaks) || i.id.is_none() && i.desired != InstanceDesired::Terminated,
+            })
+            .collect()
+    }
+
     pub(super) fn handle_provided(&mut self, id: u64, outcome: Provided) {
         let now = self.now.mono;
-        let known: Vec<_> = self.state.instances.values().filter(|i| !i.ended()).map(|i| (i.operation, i.id.clone())).collect();
+        let known = self.known_instances();
         let Some(leading) = self.leading.as_mut().filter(|l| l.term == id >> 32) else { return };
-        let Some((key, _)) = leading.observed.end(id & 0xffff_ffff) else { return };
+        let Some((key, began)) = leading.observed.end(id & 0xffff_ffff) else { return };
         leading.plan_soon = true;
         let observed = &mut leading.observed;
         match (key, outcome) {
@@ -180,7 +198,7 @@ impl Replica {
             }
             (_, Provided::Described(seen)) => {
                 observed.succeeded(key);
-                observed.described(&seen, &known, now);
+                observed.described(&seen, &known, began);
             }
             (CallKey::Terminate(operation), Provided::Done) => observed.find(operation).state = Some(InstanceState::Terminated),
             (CallKey::Start(operation), Provided::Done) => {
@@ -195,8 +213,11 @@ impl Replica {
                 if let CallKey::Launch(operation) | CallKey::Start(operation) | CallKey::Stop(operation) | CallKey::Terminate(operation) = key {
                     let found = observed.find(operation);
                     found.problem = why.clone();
-                    if final_ && matches!(key, CallKey::Launch(_)) {
-                        found.state = Some(InstanceState::Failed);
+                    match key {
+                        CallKey::Launch(_) if final_ => found.state = Some(InstanceState::Failed),
+                        // There is no such machine any more: what was wanted.
+                        CallKey::Terminate(_) if final_ => found.state = Some(InstanceState::Terminated),
+                        _ => {}
                     }
                 }
                 self.log(Level::Warn, format!("the provider failed at {key:?}: {why}"));
