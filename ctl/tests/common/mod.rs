@@ -1,0 +1,181 @@
+//! A project folder with a real cluster in it, and the ways to hurt it. Ends everything it started when dropped.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+pub const DISCO: &str = env!("CARGO_BIN_EXE_disco");
+
+/// The scripts a new user starts from.
+const CLIENT_JS: &str = include_str!("../../../scripts/examples/local/client.js");
+const CLUSTER_JS: &str = include_str!("../../../scripts/examples/local/cluster.js");
+
+pub struct Project {
+    folder: tempfile::TempDir,
+}
+
+impl Project {
+    pub fn new() -> Project {
+        let project = Project { folder: tempfile::tempdir().expect("a temporary folder") };
+        project.write("client.js", CLIENT_JS);
+        project.write("cluster.js", CLUSTER_JS);
+        project
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).expect("the folder is ours");
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(DISCO);
+        command.args(args).arg("--dir").arg(self.path()).env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
+    pub fn disco(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("disco starts")
+    }
+
+    /// Runs it and requires that it ends well; its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.disco(args);
+        assert!(output.status.success(), "disco {}: {}\n{}{}", args.join(" "), output.status, text(&output.stdout), self.explain(&output));
+        text(&output.stdout)
+    }
+
+    fn explain(&self, output: &Output) -> String {
+        let mut all = text(&output.stderr);
+        for log in self.logs() {
+            let whole = fs::read_to_string(&log).unwrap_or_default();
+            let tail: Vec<&str> = whole.lines().rev().take(15).collect();
+            all.push_str(&format!("--- {}\n{}\n", log.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n")));
+        }
+        all
+    }
+
+    fn logs(&self) -> Vec<PathBuf> {
+        self.instances().into_iter().map(|i| i.join("discod.log")).collect()
+    }
+
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("disco starts")
+    }
+
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let output = self.disco(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Folders of the instances that exist.
+    pub fn instances(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path().join(".disco/instances")).into_iter().flatten().flatten();
+        let mut folders: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir() && !name(p).starts_with('.')).collect();
+        folders.sort();
+        folders
+    }
+
+    /// The process id of an instance's daemon, if it runs.
+    pub fn pid(&self, instance: &str) -> Option<u32> {
+        let record = fs::read_to_string(self.path().join(".disco/instances").join(instance).join("pid")).ok()?;
+        let pid: u32 = record.split_whitespace().next()?.parse().ok()?;
+        is_running(pid).then_some(pid)
+    }
+
+    pub fn running(&self) -> Vec<(String, u32)> {
+        self.instances().iter().filter_map(|p| Some((name(p), self.pid(&name(p))?))).collect()
+    }
+
+    /// The leader's instance, if the cluster answers and knows one.
+    pub fn leader_instance(&self) -> Option<String> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array()?;
+        nodes.iter().find(|n| n["leader"] == true)?["instance"].as_str().map(String::from)
+    }
+
+    /// Ready managers, if the cluster answers.
+    pub fn ready_managers(&self) -> usize {
+        let Some(status) = self.status() else { return 0 };
+        let good = |n: &&serde_json::Value| n["state"] == "ready" && n["role"] == "manager";
+        status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(good).count())
+    }
+
+    pub fn wait_for_managers(&self, count: usize, within: Duration) -> Duration {
+        let began = Instant::now();
+        let exact = || {
+            let total = self.status().and_then(|s| s["nodes"].as_array().map(Vec::len)).unwrap_or(0);
+            self.ready_managers() == count && total == count
+        };
+        wait_until(within, &format!("{count} ready managers and no other node"), exact, || {
+            format!("{}{}", text(&self.disco(&["status"]).stdout), self.explain(&self.disco(&["status"])))
+        });
+        began.elapsed()
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // Whatever state the test left: end each process by its own record.
+        for _ in 0..3 {
+            for (_, pid) in self.running() {
+                kill(pid);
+            }
+        }
+    }
+}
+
+pub fn kill(pid: u32) {
+    let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+pub fn is_running(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Waits on a condition with a bound; what it waited for is in the message.
+pub fn wait_until(within: Duration, what: &str, mut condition: impl FnMut() -> bool, explain: impl Fn() -> String) {
+    let until = Instant::now() + within;
+    while !condition() {
+        assert!(Instant::now() < until, "not within {within:?}: {what}\n{}", explain());
+        std::thread::yield_now();
+    }
+}
+
+pub fn name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// How often a random test goes round: few in CI, many in `scripts/soak`.
+pub fn rounds(in_ci: usize) -> usize {
+    std::env::var("DISCO_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(in_ci)
+}
+
+/// A small generator for tests that pick moments: the seed is printed, so that a run can be repeated.
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new() -> Chance {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+        let seed = std::env::var("DISCO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(now);
+        println!("DISCO_SEED={seed}");
+        Chance(seed | 1)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}

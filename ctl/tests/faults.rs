@@ -1,0 +1,138 @@
+//! Real daemons, really killed: what the README promises after each.
+
+mod common;
+
+use common::{Chance, Project, is_running, kill, rounds, wait_until};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Node ids and instances of a cluster of three, which must be exactly three.
+fn identities(project: &Project) -> BTreeSet<(String, String)> {
+    let status = project.status().expect("the cluster answers");
+    let of = |n: &serde_json::Value| (n["id"].as_str().unwrap_or("").to_string(), n["instance"].as_str().unwrap_or("").to_string());
+    status["nodes"].as_array().expect("a list").iter().map(of).collect()
+}
+
+#[test]
+fn a_bootstrap_killed_anywhere_and_run_again_ends_with_exactly_three() {
+    let mut chance = Chance::new();
+    for round in 0..rounds(2) {
+        let project = Project::new();
+        let moment = Duration::from_millis(chance.below(3_000));
+        let mut bootstrap = project.spawn(&["bootstrap", "--yes"]);
+        let began = Instant::now();
+        wait_until(moment + Duration::from_secs(1), "its moment", || began.elapsed() >= moment, String::new);
+        let _ = bootstrap.kill();
+        let _ = bootstrap.wait();
+        for (_, pid) in project.running() {
+            if chance.below(2) == 0 {
+                kill(pid);
+            }
+        }
+        project.ok(&["bootstrap", "--yes"]);
+        project.wait_for_managers(3, Duration::from_secs(20));
+        assert_eq!(identities(&project).len(), 3, "round {round}, killed after {moment:?}");
+        assert_eq!(project.instances().len(), 3, "round {round}, killed after {moment:?}: {:?}", project.instances());
+        assert_eq!(project.running().len(), 3, "round {round}, killed after {moment:?}");
+        project.ok(&["destroy", "--yes"]);
+        assert!(project.running().is_empty() && !project.path().join(".disco").exists(), "destroy leaves nothing");
+        println!("round {round}: killed after {moment:?}, three again");
+    }
+}
+
+/// Writes one key after the other, each until it is acknowledged; returns what was acknowledged and the longest gap.
+fn writer(project: Arc<Project>, stop: Arc<AtomicBool>) -> thread::JoinHandle<(Vec<String>, Duration)> {
+    thread::spawn(move || {
+        let (mut acknowledged, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
+        for n in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let key = format!("w{n:05}");
+            if project.disco(&["kv", "set", &key, &format!("v{n}")]).status.success() {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                acknowledged.push(key);
+            }
+        }
+        (acknowledged, longest)
+    })
+}
+
+#[test]
+fn a_killed_leader_loses_nothing_and_the_cluster_is_three_again() {
+    let project = Arc::new(Project::new());
+    project.ok(&["bootstrap", "--yes"]);
+    let before = identities(&project);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = writer(project.clone(), stop.clone());
+    for round in 0..rounds(3) {
+        let leader = project.leader_instance().expect("a leader");
+        let pid = project.pid(&leader).expect("it runs");
+        kill(pid);
+        wait_until(Duration::from_secs(2), "the process to be gone", || !is_running(pid), String::new);
+        let took = project.wait_for_managers(3, Duration::from_secs(10));
+        println!("round {round}: {leader} killed, three ready again after {took:.2?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (acknowledged, longest) = writing.join().expect("the writer");
+    println!("{} writes acknowledged, longest gap {longest:.2?}", acknowledged.len());
+    assert!(longest < Duration::from_secs(4), "writes resumed only after {longest:?}");
+    for key in &acknowledged {
+        let value = project.ok(&["kv", "get", key]);
+        assert_eq!(value.trim_end(), format!("v{}", key[1..].parse::<u32>().expect("a number")), "{key}");
+    }
+    assert_eq!(identities(&project), before, "repaired, not replaced");
+    assert_eq!(project.running().len(), 3);
+    project.ok(&["destroy", "--yes"]);
+}
+
+#[test]
+fn all_nodes_killed_at_once_come_back_with_the_same_state_and_identities() {
+    let project = Project::new();
+    project.ok(&["bootstrap", "--yes"]);
+    for n in 0..20 {
+        project.ok(&["kv", "set", &format!("k{n}"), &format!("v{n}")]);
+    }
+    let before = identities(&project);
+    for (_, pid) in project.running() {
+        kill(pid);
+    }
+    wait_until(Duration::from_secs(5), "all to be gone", || project.running().is_empty(), String::new);
+    let said = project.disco(&["status"]);
+    assert_eq!(said.status.code(), Some(1), "an unreachable cluster is an answer of no");
+    project.ok(&["bootstrap", "--yes"]);
+    project.wait_for_managers(3, Duration::from_secs(15));
+    assert_eq!(identities(&project), before);
+    for n in 0..20 {
+        assert_eq!(project.ok(&["kv", "get", &format!("k{n}")]).trim_end(), format!("v{n}"));
+    }
+    project.ok(&["destroy", "--yes"]);
+}
+
+#[test]
+fn a_cluster_scales_to_one_and_back_and_replaces_what_is_terminated() {
+    let project = Project::new();
+    project.ok(&["bootstrap", "--yes"]);
+    project.ok(&["kv", "set", "kept", "yes"]);
+    project.ok(&["scale", "1"]);
+    project.wait_for_managers(1, Duration::from_secs(20));
+    wait_until(Duration::from_secs(10), "two instances to end", || project.running().len() == 1, String::new);
+    assert_eq!(project.ok(&["kv", "get", "kept"]).trim_end(), "yes");
+    project.ok(&["scale", "3"]);
+    project.wait_for_managers(3, Duration::from_secs(20));
+
+    let follower = project.running().into_iter().map(|(i, _)| i).find(|i| Some(i) != project.leader_instance().as_ref()).expect("a follower");
+    project.ok(&["instance", "terminate", &follower]);
+    wait_until(Duration::from_secs(20), "a replacement", || project.running().len() == 3 && project.pid(&follower).is_none(), String::new);
+    project.wait_for_managers(3, Duration::from_secs(20));
+    assert_eq!(project.ok(&["kv", "get", "kept"]).trim_end(), "yes");
+    project.ok(&["destroy", "--yes"]);
+}
