@@ -106,11 +106,21 @@ impl Project {
         status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(good).count())
     }
 
+    /// Nodes that answer a linearizable read at their own door, which takes a leader and a majority.
+    pub fn answering(&self) -> usize {
+        let answers = |folder: &PathBuf| {
+            let socket = folder.join("data/control.sock");
+            let output = Command::new(DISCO).args(["status", "--json", "--socket"]).arg(socket).stdin(Stdio::null()).output();
+            output.is_ok_and(|o| o.status.success())
+        };
+        self.instances().iter().filter(|f| answers(f)).count()
+    }
+
     pub fn wait_for_managers(&self, count: usize, within: Duration) -> Duration {
         let began = Instant::now();
         let exact = || {
             let total = self.status().and_then(|s| s["nodes"].as_array().map(Vec::len)).unwrap_or(0);
-            self.ready_managers() == count && total == count
+            self.ready_managers() == count && total == count && self.answering() == count
         };
         wait_until(within, &format!("{count} ready managers and no other node"), exact, || {
             format!("{}{}", text(&self.disco(&["status"]).stdout), self.explain(&self.disco(&["status"])))
