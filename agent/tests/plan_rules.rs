@@ -82,7 +82,7 @@ fn play(nodes: &[(u64, NodeState, Option<u64>)], voters: &[u64], learners: &[u64
     state.next_ordinal = nodes.len() as u32 + 1;
     state.next_member = 50;
     let ids = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
-    let group = Membership { voters: ids(voters), learners: ids(learners), joint: false, pending: false };
+    let group = Membership { voters: ids(voters), learners: ids(learners), outgoing: vec![], pending: false };
     let seen: Vec<InstanceSeen> = Vec::new();
     observed.described(&seen, &[], NOW.mono);
     Play { state, group, observed, lagging: vec![] }
@@ -145,7 +145,7 @@ fn three_nodes_vote_once_the_learners_have_caught_up() {
     assert_eq!(play.decide(), vec![]);
     play.lagging.clear();
     assert_eq!(play.decide(), vec![joint(&[2, 3], &[], &[])]);
-    play.group.joint = true;
+    play.group.outgoing = vec![MemberId(1)];
     assert_eq!(play.decide(), vec![Decision::Change(Change::LeaveJoint)]);
 }
 

@@ -257,11 +257,11 @@ impl World {
         }
         if let Some(membership) = membership.filter(|membership| membership.contains(member)) {
             let managers = self.workload.managers.max(3);
-            if self.checkers.membership(applied, &membership.voters, membership.joint, managers) {
+            if self.checkers.membership(applied, &membership.voters, membership.is_joint(), managers) {
                 self.note(17, applied, || {
-                    format!("voters {:?}, learners {:?}, joint {}", membership.voters, membership.learners, membership.joint)
+                    format!("voters {:?}, learners {:?}, joint {}", membership.voters, membership.learners, membership.is_joint())
                 });
-                self.counts.add(if membership.joint { Count::JointChanges } else { Count::VoterSets });
+                self.counts.add(if membership.is_joint() { Count::JointChanges } else { Count::VoterSets });
             }
         }
     }

@@ -119,8 +119,8 @@ impl World {
         if group.learners.len() != learners {
             return Some(format!("learners are {:?}, {learners} are wanted", group.learners));
         }
-        if group.voters.len() != wanted || group.joint {
-            return Some(format!("voters are {:?} (joint: {}), {wanted} are wanted", group.voters, group.joint));
+        if group.voters.len() != wanted || group.is_joint() {
+            return Some(format!("voters are {:?} (joint: {}), {wanted} are wanted", group.voters, group.is_joint()));
         }
         let running = |state| state == InstanceState::Running;
         let live: Vec<_> =

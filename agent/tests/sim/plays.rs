@@ -114,7 +114,7 @@ impl Stage {
             ["until", "leader"] => self.until("leader", |world| world.leader().is_some()),
             ["until", "joint"] => self.until("a joint configuration", |world| {
                 let group = world.leader().and_then(|leader| world.consensus(leader)).map(Consensus::membership);
-                group.is_some_and(|group| group.joint)
+                group.is_some_and(|group| group.is_joint())
             }),
             ["expect", "rest"] => {
                 let mut missing = None;

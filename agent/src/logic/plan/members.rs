@@ -22,7 +22,7 @@ pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
         return;
     }
     let my_seat = sight.state.nodes.get(&sight.me).and_then(|n| n.member);
-    if sight.membership.joint {
+    if sight.membership.is_joint() {
         decisions.extend(leave_joint(sight, my_seat));
         return;
     }

@@ -8,8 +8,8 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, Conf
 pub struct Membership {
     pub voters: Vec<MemberId>,
     pub learners: Vec<MemberId>,
-    /// A joint configuration is in force: the leader has to propose to leave it.
-    pub joint: bool,
+    /// Voters of the configuration being left: while there are any, it is joint and takes both majorities.
+    pub outgoing: Vec<MemberId>,
     /// A change is proposed and not applied yet (leader only).
     pub pending: bool,
 }
@@ -23,11 +23,17 @@ impl Membership {
         };
         let mut learners: Vec<u64> = conf.learners.clone();
         learners.extend(&conf.learners_next);
-        Membership { voters: sorted(&conf.voters), learners: sorted(&learners), joint: !conf.voters_outgoing.is_empty(), pending }
+        Membership { voters: sorted(&conf.voters), learners: sorted(&learners), outgoing: sorted(&conf.voters_outgoing), pending }
     }
 
+    /// Whether it takes part in any way: those being voted out still vote until the joint configuration is left.
     pub fn contains(&self, member: MemberId) -> bool {
-        self.voters.contains(&member) || self.learners.contains(&member)
+        self.voters.contains(&member) || self.learners.contains(&member) || self.outgoing.contains(&member)
+    }
+
+    /// A joint configuration is in force: the leader has to propose to leave it.
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
     }
 }
 

@@ -204,7 +204,9 @@ impl Replica {
             (CallKey::Start(operation), Provided::Done) => {
                 // Counts as a failed start until the node is back; `heard` forgives it.
                 observed.back_off(key, now);
-                observed.find(operation).problem.clear();
+                let found = observed.find(operation);
+                found.state = Some(InstanceState::Pending);
+                found.problem.clear();
             }
             (CallKey::Stop(_), Provided::Done) => observed.back_off(key, now),
             (_, Provided::Done) => observed.succeeded(key),

@@ -421,10 +421,8 @@ impl Replica {
 
     fn access_now(&self) -> Access {
         let group = self.consensus.as_ref().map(Consensus::membership).unwrap_or_default();
-        // Leaving a joint configuration needs a majority of those who go as well: until then they speak.
-        let speaks = |member| group.joint || group.contains(member);
         let mut nodes: Vec<(NodeId, Vec<u8>, bool)> =
-            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some_and(speaks))).collect();
+            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some_and(|m| group.contains(m)))).collect();
         for peer in self.contact.managers() {
             match nodes.iter_mut().find(|(id, _, _)| *id == peer.node) {
                 Some(known) => known.2 = true,
