@@ -253,6 +253,10 @@ impl World {
     // ---- a machine that wants in
 
     pub fn try_join(&mut self, host: usize) {
+        if self.machines[host].instance.is_none() {
+            // A person's seeds are kept up to date (DNS); a launched machine has what it was launched with.
+            self.machines[host].identity.seeds = self.hosts().iter().map(|host| self.machines[*host].address.clone()).collect();
+        }
         let machine = &mut self.machines[host];
         let Some(Process::Joining { tried }) = &mut machine.process else { return };
         *tried += 1;

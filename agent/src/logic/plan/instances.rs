@@ -148,10 +148,13 @@ fn replace(sight: &Sight, decisions: &mut Vec<Decision>) {
     let stamp = sight.stamp_ms();
     for instance in sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me)) {
         let overdue = match instance.node.and_then(|n| sight.state.nodes.get(&n)) {
-            Some(node) if matches!(node.state, NodeState::Lost | NodeState::Joining) => stamp.saturating_sub(node.since_ms) > after_ms,
+            Some(node) if matches!(node.state, NodeState::Lost | NodeState::Joining) => sight.ailing_ms(node) > after_ms,
             Some(_) => false,
             // Launched, and its node never joined.
-            None => instance.id.is_some() && stamp.saturating_sub(instance.launched_ms) > after_ms,
+            None => {
+                let waited_ms = sight.now.mono.saturating_sub(sight.observed.launch_begun(instance.operation));
+                instance.id.is_some() && stamp.saturating_sub(instance.launched_ms).max(waited_ms) > after_ms
+            }
         };
         let watched_ms = sight.now.mono.saturating_sub(sight.observed.since);
         if overdue && watched_ms > after_ms.min(10_000) {

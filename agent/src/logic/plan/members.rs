@@ -70,7 +70,7 @@ fn choose<'a>(sight: &Sight<'a>) -> Chosen<'a> {
         }
         let votes = node.member.is_some_and(|m| sight.membership.voters.contains(&m));
         let learns = node.member.is_some_and(|m| sight.membership.learners.contains(&m));
-        let lost_ms = sight.stamp_ms().saturating_sub(node.since_ms);
+        let lost_ms = sight.ailing_ms(node);
         let rank = match node.state {
             _ if node.id == sight.me => 0,
             NodeState::Ready | NodeState::Draining if votes => 1,

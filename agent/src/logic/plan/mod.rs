@@ -102,6 +102,13 @@ impl Sight<'_> {
         self.now.wall.max(self.state.stamp_ms)
     }
 
+    /// How long a node has been lost or on its way, milliseconds: by the stamps, or as long as this leader itself has
+    /// waited for it. (A leader whose clock was ahead leaves stamps behind that stand still for as long.)
+    fn ailing_ms(&self, node: &NodeRecord) -> u64 {
+        let stamped = self.stamp_ms().saturating_sub(node.since_ms);
+        stamped.max(self.now.mono.saturating_sub(self.observed.heard_at(node.id)))
+    }
+
     fn is_ready(&self, node: &NodeRecord) -> bool {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
     }

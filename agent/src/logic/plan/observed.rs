@@ -64,6 +64,8 @@ pub struct Observed {
     enlisted: BTreeSet<MemberId>,
     discharged: BTreeSet<MemberId>,
     described_at: Option<u64>,
+    /// When this leader first asked for each launch.
+    launches: BTreeMap<OperationId, u64>,
     /// Instances the provider bills that the state had no live record of.
     strays: Vec<(OperationId, String)>,
     next_call: u64,
@@ -107,6 +109,9 @@ impl Observed {
 
     pub fn begin(&mut self, key: CallKey, now: u64) -> u64 {
         self.under_way.retain(|_, (_, since)| *since + CALL_FORGOTTEN_AFTER_MS > now);
+        if let CallKey::Launch(operation) = key {
+            self.launches.entry(operation).or_insert(now);
+        }
         if let CallKey::Terminate(operation) = key {
             self.strays.retain(|(stray, _)| *stray != operation);
         }
@@ -173,12 +178,18 @@ impl Observed {
                 }
             }
         }
+        self.launches.retain(|operation, _| known.iter().any(|k| k.operation == *operation));
         self.found.retain(|operation, _| known.iter().any(|k| k.operation == *operation));
     }
 
     /// See `described`; which of them are ours, and not wanted, is for the plan to say.
     pub fn strays(&self) -> &[(OperationId, String)] {
         &self.strays
+    }
+
+    /// When this leader first asked for a launch; one that it found begun counts from its own start.
+    pub fn launch_begun(&self, operation: OperationId) -> u64 {
+        self.launches.get(&operation).copied().unwrap_or(self.since)
     }
 
     pub fn described_at(&self) -> Option<u64> {

@@ -100,7 +100,9 @@ impl Replica {
             None => !self.config.seeds.is_empty() || !self.contact.managers.is_empty(),
             Some(consensus) => {
                 let alone = self.state.nodes.len() == 1;
-                !consensus.is_leader() && !alone && consensus.leader_silent_ms() > LEADER_SILENT_MS
+                // A fresh member that has no state yet hears the leader but may not know where to answer.
+                let lost = self.applied == 0 && self.contact.managers.is_empty();
+                !consensus.is_leader() && !alone && (lost || consensus.leader_silent_ms() > LEADER_SILENT_MS)
             }
         }
     }

@@ -62,8 +62,9 @@ impl State {
             return refused;
         }
         if let Some(known) = self.nodes.get(&joiner.id) {
-            // A lost reply must not strand a joiner: the same key may ask again until its node is ready.
-            let again = known.public_key == joiner.public_key && known.state == NodeState::Joining;
+            // A lost reply must not strand a joiner: the same key may ask again until its node is ready. (Its machine
+            // may have stopped meanwhile, which makes it lost.)
+            let again = known.public_key == joiner.public_key && matches!(known.state, NodeState::Joining | NodeState::Lost);
             return match again {
                 true => Outcome::Joined { node: joiner.id, stamp_ms: known.joined_ms },
                 false => Outcome::refused("taken", format!("node {} is in the cluster already", joiner.id)),
