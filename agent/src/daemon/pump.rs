@@ -100,6 +100,7 @@ impl Pump {
                     return Some(Ended { failed: true, why: error.to_string() });
                 }
             }
+            Effect::Task(_) | Effect::Script { .. } | Effect::ScriptEnd => {}
             Effect::Log { level, text } => match level {
                 Level::Info => log::info!("{text}"),
                 Level::Warn => log::warn!("{text}"),

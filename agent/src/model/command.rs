@@ -6,14 +6,17 @@ use super::{
     ids::{NodeId, OperationId, RequestId},
     instance::{InstanceDesired, InstanceState},
     node::{NodeState, Role},
+    script::Declaration,
+    service::{Roll, ServiceSpec},
     settings::SettingsChange,
+    task::{TaskNumber, TaskSeen},
     token::Credential,
 };
 use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
 /// The newest kind of command this build understands.
-pub const KINDS_KNOWN: u32 = 1;
+pub const KINDS_KNOWN: u32 = 2;
 
 /// One entry of the log, as the leader proposed it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -29,6 +32,9 @@ pub struct Proposal {
     pub request: Option<RequestId>,
     #[n(3)]
     pub command: Command,
+    /// Set on a script's command: refused unless the entry is of this term.
+    #[n(4)]
+    pub fence: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -141,6 +147,88 @@ pub enum Command {
     /// A new leader says so; also settles the term's first entry.
     #[n(25)]
     Leading(#[n(0)] NodeId),
+    // ---- scripts and services (kind 2)
+    /// A new version of the script's modules, in force from here on.
+    #[n(30)]
+    ModulesPut(#[n(0)] BTreeMap<String, String>),
+    /// The version before the one in force, again.
+    #[n(31)]
+    ModulesRollback,
+    /// What `configure` of this module version declared (fenced). Equal to the last one: nothing changes.
+    #[n(32)]
+    Declare {
+        #[n(0)]
+        version: u64,
+        #[n(1)]
+        declaration: Box<Declaration>,
+    },
+    /// The script's run failed; empty: it went well.
+    #[n(33)]
+    ScriptError(#[n(0)] String),
+    /// `leader()` completed in this term.
+    #[n(34)]
+    ScriptLed(#[n(0)] u64),
+    /// By a script's hook (fenced) or a person: creates or changes one service.
+    #[n(35)]
+    ServiceSet {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        spec: Box<ServiceSpec>,
+    },
+    #[n(36)]
+    ServiceScale {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        replicas: u32,
+    },
+    #[n(37)]
+    ServiceRestart(#[n(0)] String),
+    #[n(38)]
+    ServiceRollback(#[n(0)] String),
+    #[n(39)]
+    ServiceRemove(#[n(0)] String),
+    /// A person drains a node (true) or lets it take tasks again.
+    #[n(40)]
+    NodeDrain {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        drain: bool,
+    },
+    /// The plan places one task; `apply` numbers it. Refused if the version is not current any more.
+    #[n(41)]
+    TaskPlace {
+        #[n(0)]
+        service: String,
+        #[n(1)]
+        version: u64,
+        #[n(2)]
+        node: NodeId,
+    },
+    #[n(42)]
+    TaskStop(#[n(0)] TaskNumber),
+    /// It is not wanted and has ended (or its node is gone for good).
+    #[n(43)]
+    TaskForget(#[n(0)] TaskNumber),
+    #[n(44)]
+    TaskSeen {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        tasks: Vec<TaskSeen>,
+    },
+    /// The roll of this version came to an end.
+    #[n(45)]
+    Rolled {
+        #[n(0)]
+        service: String,
+        #[n(1)]
+        version: u64,
+        #[n(2)]
+        roll: Roll,
+    },
 }
 
 /// Who wants in.

@@ -7,6 +7,8 @@ use super::{
     ids::{MemberId, NodeId, OperationId, Ticket},
     instance::InstanceSeen,
     query::{Answer, LaunchRequest, Peer, Principal, Report, Request},
+    script::{ScriptCall, ScriptReport},
+    task::{TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 use minicbor::{Decode, Encode};
@@ -42,9 +44,18 @@ pub enum Input {
     /// Answer to a provider effect.
     Provided { id: u64, outcome: Provided },
     /// Answer to `Effect::Report`. `leader` is none when nobody answered or nobody leads.
-    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId> },
+    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Vec<TaskOrder> },
     /// The cluster answered a report: this node was removed from it for good.
     Removed,
+    /// The runtime: what became of a task's process. At the start of the process one `Up { adopted }` or `Ended`
+    /// comes for each task found on disk, then `TasksFound`.
+    Task { number: TaskNumber, event: TaskEvent },
+    /// All tasks on disk were reported, with the orders they were started by.
+    TasksFound { orders: Vec<TaskOrder> },
+    /// Answer to `Effect::Script`: the error is the script's, with file and line.
+    Scripted { id: u64, outcome: Result<ScriptReport, String> },
+    /// SIGHUP: run the script's `configure` again.
+    ReloadScript,
     /// SIGTERM: hand leadership on, then `Effect::Stop`.
     Shutdown,
 }
@@ -81,6 +92,12 @@ pub enum Effect {
     Changed { index: u64, access: Option<Arc<Access>> },
     /// Save or (None) delete the keyring file; before the answer to Enlist/Discharge goes out.
     Keyring(Option<Keyring>),
+    /// Something for the runtime.
+    Task(TaskCall),
+    /// Run a hook of the cluster's script; answered by `Scripted { id }`. One at a time.
+    Script { id: u64, call: ScriptCall },
+    /// This node leads no more (or the modules changed): end the executor.
+    ScriptEnd,
     /// A line for the log.
     Log { level: Level, text: String },
     /// Leave: the process exits with this reason. `failed` → exit code 2.

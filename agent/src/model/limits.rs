@@ -12,11 +12,11 @@ pub const LOG_BYTES_MAX: usize = 512 * 1024;
 /// Entries kept behind the snapshot so that a briefly absent peer need not take one.
 pub const LOG_ENTRIES_KEPT: u64 = 64;
 /// One encoded command.
-pub const COMMAND_BYTES_MAX: usize = 96 * 1024;
+pub const COMMAND_BYTES_MAX: usize = 320 * 1024;
 /// One encoded snapshot of the state.
 pub const SNAPSHOT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Raft messages handed in by a peer at once.
-pub const RAFT_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+pub const RAFT_MESSAGE_BYTES_MAX: usize = 448 * 1024;
 
 pub const NODES_MAX: usize = 64;
 pub const MANAGERS_MAX: usize = 7;
@@ -105,3 +105,23 @@ pub const LOG_LINES_BURST: u64 = 400;
 pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// A daemon's own log file; past it only the newest eighth stays.
 pub const LOG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+pub const SERVICES_MAX: usize = 128;
+pub const TASKS_MAX: usize = 1024;
+/// Tasks on one node.
+pub const TASKS_PER_NODE_MAX: usize = 256;
+pub const COMMAND_ARGUMENTS_MAX: usize = 128;
+/// One service's declaration, encoded.
+pub const SERVICE_SPEC_BYTES_MAX: usize = 16 * 1024;
+/// Everything a script declares, encoded.
+pub const DECLARATION_BYTES_MAX: usize = 256 * 1024;
+pub const MODULE_SETS_KEPT: usize = 5;
+pub const REGISTRATIONS_MAX: usize = 64;
+/// The shortest `every`.
+pub const EVERY_MS_MIN: u64 = 100;
+/// Script calls waiting for their turn; the oldest events are dropped and counted.
+pub const SCRIPT_CALLS_MAX: usize = 64;
+/// A task's log; past it the oldest half is punched out.
+pub const TASK_LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Logs of forgotten tasks kept on a node.
+pub const TASK_LOGS_KEPT: usize = 16;

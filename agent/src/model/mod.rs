@@ -10,5 +10,8 @@ pub mod io;
 pub mod limits;
 pub mod node;
 pub mod query;
+pub mod script;
+pub mod service;
 pub mod settings;
+pub mod task;
 pub mod token;

@@ -5,10 +5,12 @@ use super::{
     ids::{ClusterId, MemberId, NodeId, OperationId, RequestId},
     instance::{InstanceDesired, InstanceRecord},
     node::{NodeRecord, Role},
+    service::{ServiceRecord, ServiceSpec},
     settings::SettingsChange,
+    task::{TaskOrder, TaskRecord, TaskSeen},
     token::TokenRecord,
 };
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 
 /// Who asks, as the certificate (or the local socket) proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Principal {
     Node(NodeId),
     /// No certificate: may only join.
     Joiner,
+    /// The cluster's script on the leader of this term: its writes are fenced by it.
+    Script { term: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub enum Request {
     Join { secret: String, node: super::command::Joiner },
     /// A node's word about itself.
     Report(Report),
+    /// What would change if these modules were applied (path to source); runs `configure` on a recording cluster.
+    Plan { modules: BTreeMap<String, String> },
+    /// Evaluates an expression against the live cluster, on the leader.
+    Eval { expression: String },
 }
 
 /// Changes a person may ask for.
@@ -44,6 +52,16 @@ pub enum Op {
     NodeRemove(String),
     InstanceSet { id: String, desired: InstanceDesired },
     Destroy,
+    ModulesPut(BTreeMap<String, String>),
+    ModulesRollback,
+    /// Only scripts: people declare services in cluster.js.
+    ServiceSet { name: String, spec: Box<ServiceSpec> },
+    ServiceScale { name: String, replicas: u32 },
+    ServiceRestart(String),
+    ServiceRollback(String),
+    ServiceRemove(String),
+    /// Node id or name.
+    NodeDrain { node: String, drain: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +86,8 @@ pub struct Report {
     pub commands_known: u32,
     /// The Raft seat it holds.
     pub member: Option<MemberId>,
+    /// Every task on it, as it is now.
+    pub tasks: Vec<TaskSeen>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +98,11 @@ pub enum Answer {
     Elsewhere { leader: NodeId, address: String },
     /// Let in: sign this key a certificate with these times.
     Joined(Admission),
-    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId> },
+    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId>, /** what this node is to run */ orders: Vec<TaskOrder> },
+    /// What an apply of those modules would change, and what went wrong in the script if anything did.
+    Planned { changes: Vec<PlannedChange>, error: String },
+    /// The printed value of an expression, or the script's error.
+    Evaluated { value: String, error: String },
     /// Queues are full; nothing was changed. Try again.
     Busy,
     /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.
@@ -142,6 +166,33 @@ pub struct StatusView {
     pub answered_by: NodeId,
     pub voters: Vec<MemberId>,
     pub learners: Vec<MemberId>,
+    pub services: Vec<ServiceView>,
+    /// Version of the script's modules in force, the one last applied, and why its newest run failed.
+    pub script_version: u64,
+    pub script_applied: u64,
+    pub script_error: String,
+}
+
+/// A service with its tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    pub record: ServiceRecord,
+    /// Copies wanted now (a number by hand beats the spec's; `every-node` counts nodes).
+    pub desired: u32,
+    pub tasks: Vec<TaskRecord>,
+    /// Why copies are missing, one sentence each.
+    pub unplaced: Vec<String>,
+}
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedChange {
+    /// '+', '~' or '-'.
+    pub sign: char,
+    /// e.g. `service web`.
+    pub subject: String,
+    /// What changes, for a person: `replicas 2 -> 3`.
+    pub detail: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,13 +5,16 @@
 
 use super::refusal::refuse;
 use crate::model::{
+    codec,
     event::Event,
     ids::{MemberId, NodeId, RequestId},
     instance::{InstanceDesired, InstanceRecord},
     limits,
     node::{NodeRecord, Role},
-    query::{Op, Peer, Principal, Query, Report, StatusView, View, Written},
+    query::{Op, Peer, PlannedChange, Principal, Query, Report, ServiceView, StatusView, View, Written},
+    service::Roll,
     settings::{BelowMin, SettingsChange},
+    task::{Exit, TaskOrder, TaskRecord, TaskState},
 };
 use proto::v1;
 use tonic::Status;
@@ -35,6 +38,13 @@ pub fn write(request: v1::WriteRequest) -> Result<(RequestId, Op), Status> {
         Wire::NodeRemove(remove) => Op::NodeRemove(remove.node),
         Wire::InstanceSet(set) => Op::InstanceSet { id: set.instance, desired: desired(&set.desired)? },
         Wire::Destroy(v1::Destroy {}) => Op::Destroy,
+        Wire::ModulesPut(put) => Op::ModulesPut(put.files.into_iter().collect()),
+        Wire::ModulesRollback(v1::ModulesRollback {}) => Op::ModulesRollback,
+        Wire::ServiceScale(scale) => Op::ServiceScale { name: scale.name, replicas: scale.replicas },
+        Wire::ServiceRestart(service) => Op::ServiceRestart(service.name),
+        Wire::ServiceRollback(service) => Op::ServiceRollback(service.name),
+        Wire::ServiceRemove(service) => Op::ServiceRemove(service.name),
+        Wire::NodeDrain(drain) => Op::NodeDrain { node: drain.node, drain: drain.drain },
     };
     Ok((id, op))
 }
@@ -70,7 +80,19 @@ pub fn report(request: v1::ReportRequest, from: NodeId) -> Result<Report, Status
         memory: request.memory,
         commands_known: request.commands_known,
         member: member(request.member),
+        tasks: records("tasks", &request.tasks)?,
     })
+}
+
+/// A list of replicated records, as nodes send them to each other. None is an empty list.
+///
+/// # Errors
+/// `invalid`, naming the field.
+pub fn records<T: for<'b> minicbor::Decode<'b, ()>>(field: &str, bytes: &[u8]) -> Result<Vec<T>, Status> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    codec::decode(bytes).map_err(|why| refuse("invalid", format!("`{field}`: {why}")))
 }
 
 /// For whom a manager passes a request on: `admin`, `node:<id>` or `joiner`.
@@ -145,6 +167,7 @@ pub fn principal_text(principal: &Principal) -> String {
         Principal::Admin => "admin".into(),
         Principal::Joiner => "joiner".into(),
         Principal::Node(node) => format!("node:{node}"),
+        Principal::Script { term } => format!("script:{term}"),
     }
 }
 
@@ -194,12 +217,13 @@ pub fn read_reply(index: u64, view: View) -> v1::ReadReply {
     v1::ReadReply { index, result: Some(result) }
 }
 
-pub fn report_reply(leader: NodeId, address: String, managers: Vec<Peer>, removed: Vec<NodeId>) -> v1::ReportReply {
+pub fn report_reply(leader: NodeId, address: String, managers: Vec<Peer>, removed: Vec<NodeId>, orders: &Vec<TaskOrder>) -> v1::ReportReply {
     v1::ReportReply {
         leader: leader.to_string(),
         leader_address: address,
         managers: peers_out(managers),
         removed: removed.into_iter().map(|node| node.to_string()).collect(),
+        orders: codec::encode(orders),
     }
 }
 
@@ -213,6 +237,7 @@ pub fn report_out(report: &Report) -> v1::ReportRequest {
         commands_known: report.commands_known,
         member: report.member.map_or(0, |member| member.0),
         applied: 0,
+        tasks: codec::encode(&report.tasks),
     }
 }
 
@@ -223,6 +248,7 @@ pub fn peers_out(peers: Vec<Peer>) -> Vec<v1::PeerAddress> {
 
 fn status(view: StatusView) -> v1::Status {
     let StatusView { leader, voters, .. } = view;
+    let addresses: Vec<(NodeId, String)> = view.nodes.iter().map(|node| (node.id, node.address.clone())).collect();
     v1::Status {
         cluster: view.cluster_name,
         cluster_id: view.cluster.to_string(),
@@ -237,7 +263,62 @@ fn status(view: StatusView) -> v1::Status {
         answered_by: view.answered_by.to_string(),
         voters: voters.into_iter().map(|member| member.0).collect(),
         learners: view.learners.into_iter().map(|member| member.0).collect(),
+        services: view.services.into_iter().map(|service| self::service(service, &addresses)).collect(),
+        script_version: view.script_version,
+        script_applied: view.script_applied,
+        script_error: view.script_error,
     }
+}
+
+fn service(view: ServiceView, addresses: &[(NodeId, String)]) -> v1::Service {
+    let ServiceView { record, desired, tasks, unplaced } = view;
+    let running = tasks.iter().filter(|task| task.wanted && task.seen.state == TaskState::Running).count() as u32;
+    let (roll, roll_problem) = match &record.roll {
+        Roll::Going => ("going", String::new()),
+        Roll::Done => ("done", String::new()),
+        Roll::Stopped(why) => ("stopped", why.clone()),
+    };
+    v1::Service {
+        desired,
+        running,
+        healthy: running,
+        version: record.version,
+        tasks: tasks.into_iter().map(|task| self::task(task, addresses)).collect(),
+        roll: roll.into(),
+        roll_problem,
+        unplaced,
+        scaled_by_hand: record.replicas_by_hand.is_some(),
+        command: record.spec().command.clone(),
+        name: record.name,
+    }
+}
+
+fn task(record: TaskRecord, addresses: &[(NodeId, String)]) -> v1::Task {
+    let host = addresses.iter().find(|(node, _)| *node == record.node).and_then(|(_, address)| address.rsplit_once(':'));
+    let (exit_code, exit_signal) = match record.seen.exit {
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal(signal)) => (None, Some(signal)),
+        Some(Exit::Unknown) | None => (None, None),
+    };
+    v1::Task {
+        id: format!("{}.{}", record.service, record.number.0),
+        node: record.node.to_string(),
+        state: record.seen.state.as_str().into(),
+        exit_code,
+        exit_signal,
+        last_error: record.seen.error,
+        address: host.map(|(host, _)| host.to_owned()).unwrap_or_default(),
+        ports: record.seen.ports.into_iter().map(|(declared, assigned)| (declared.into(), assigned.into())).collect(),
+        version: record.version,
+        restarts: record.seen.restarts,
+        pid: record.seen.pid,
+        wanted: record.wanted,
+    }
+}
+
+pub fn plan_reply(changes: Vec<PlannedChange>, error: String) -> v1::PlanReply {
+    let out = |change: PlannedChange| v1::PlannedChange { sign: change.sign.into(), subject: change.subject, detail: change.detail };
+    v1::PlanReply { changes: changes.into_iter().map(out).collect(), error }
 }
 
 /// A manager is a node that votes; a learner is on its way and still counts as a worker.

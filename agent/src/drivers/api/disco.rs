@@ -38,6 +38,31 @@ impl Disco for DiscoService {
         Ok(Response::new(Box::pin(stream)))
     }
 
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        let principal = self.0.gate.person(&request, "plan changes")?;
+        self.0.activity.note();
+        match self.0.settle(principal, Wire::Plan(request.into_inner())).await? {
+            Reply::Plan(reply) => Ok(Response::new(reply)),
+            _ => Err(wrong_reply()),
+        }
+    }
+
+    async fn eval(&self, request: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
+        let principal = self.0.gate.person(&request, "evaluate expressions")?;
+        self.0.activity.note();
+        match self.0.settle(principal, Wire::Eval(request.into_inner())).await? {
+            Reply::Eval(reply) => Ok(Response::new(reply)),
+            _ => Err(wrong_reply()),
+        }
+    }
+
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        self.0.gate.person(&request, "read logs")?;
+        Err(refuse("invalid", "logs come with the runtime"))
+    }
+
     async fn issue_admin(&self, request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
         self.0.gate.person(&request, "issue administrators' certificates")?;
         let certificate = self.0.trust.issue_admin(&request.get_ref().csr).map_err(unsigned)?;

@@ -41,7 +41,7 @@ impl Gate {
             Principal::Admin => Ok(Principal::Admin),
             Principal::Node(_) if admitted.manager => Ok(Principal::Admin),
             Principal::Node(node) => Err(denied(format!("node {node} is a worker; only administrators and managers may {what}"))),
-            Principal::Joiner => Err(stranger(format!("only administrators and managers may {what}"))),
+            Principal::Joiner | Principal::Script { .. } => Err(stranger(format!("only administrators and managers may {what}"))),
         }
     }
 
@@ -53,7 +53,7 @@ impl Gate {
         match self.check(request)?.principal {
             Principal::Node(node) => Ok(node),
             Principal::Admin => Err(denied("only nodes may do this, not administrators")),
-            Principal::Joiner => Err(stranger("only nodes of the cluster may do this")),
+            Principal::Joiner | Principal::Script { .. } => Err(stranger("only nodes of the cluster may do this")),
         }
     }
 
@@ -77,7 +77,7 @@ impl Gate {
             Admitted { principal: Principal::Node(node), manager: true } => Ok(node),
             Admitted { principal: Principal::Node(node), .. } => Err(denied(format!("node {node} is a worker; only managers may {what}"))),
             Admitted { principal: Principal::Admin, .. } => Err(denied(format!("only managers may {what}, not administrators"))),
-            Admitted { principal: Principal::Joiner, .. } => Err(stranger(format!("only managers may {what}"))),
+            Admitted { principal: Principal::Joiner | Principal::Script { .. }, .. } => Err(stranger(format!("only managers may {what}"))),
         }
     }
 

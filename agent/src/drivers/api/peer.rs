@@ -64,13 +64,20 @@ impl Peer for PeerService {
         let from = self.0.gate.node(&request)?;
         let report = convert::report(request.into_inner(), from)?;
         match self.0.door.ask(Principal::Node(from), Ask::Report(report)).await {
-            Answer::Reported { leader, leader_address, managers, removed } => {
-                Ok(Response::new(convert::report_reply(leader, leader_address, managers, removed)))
+            Answer::Reported { leader, leader_address, managers, removed, orders } => {
+                Ok(Response::new(convert::report_reply(leader, leader_address, managers, removed, &orders)))
             }
             // The reporter goes on to the leader by itself.
-            Answer::Elsewhere { leader, address } => Ok(Response::new(convert::report_reply(leader, address, vec![], vec![]))),
+            Answer::Elsewhere { leader, address } => Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Vec::new()))),
             other => Err(refusal::unwished(other)),
         }
+    }
+
+    type TaskLogsStream = std::pin::Pin<Box<dyn futures_lite::Stream<Item = Result<v1::LogLine, Status>> + Send>>;
+
+    async fn task_logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::TaskLogsStream>, Status> {
+        self.0.gate.manager(&request, "read logs")?;
+        Err(refusal::refuse("invalid", "logs come with the runtime"))
     }
 
     async fn enlist(&self, request: Request<v1::EnlistRequest>) -> Result<Response<Done>, Status> {

@@ -25,7 +25,12 @@ pub fn unwished(answer: Answer) -> Status {
         Answer::Busy => refuse("busy", "this node has too much to do right now; nothing was changed"),
         Answer::Unavailable { why } => refuse("unavailable", why),
         Answer::Elsewhere { leader, address } => refuse("elsewhere", format!("node {leader} at {address} leads")),
-        Answer::Written { .. } | Answer::Read { .. } | Answer::Joined(_) | Answer::Reported { .. } => {
+        Answer::Written { .. }
+        | Answer::Read { .. }
+        | Answer::Joined(_)
+        | Answer::Reported { .. }
+        | Answer::Planned { .. }
+        | Answer::Evaluated { .. } => {
             refuse("internal", "the replica answered another question")
         }
     }

@@ -63,6 +63,8 @@ impl Api {
                 Request::Write { id, op }
             }
             Wire::Read(read) => Request::Read { stale: read.stale, query: convert::query(read)? },
+            Wire::Plan(plan) => Request::Plan { modules: plan.files.into_iter().collect() },
+            Wire::Eval(eval) => Request::Eval { expression: eval.expression },
             Wire::Join(v1::JoinForward { request }) => {
                 let request = request.ok_or_else(|| refusal::refuse("invalid", "`request` is missing"))?;
                 self.joining(request)?
@@ -86,6 +88,8 @@ impl Api {
         match answer {
             Answer::Written { index, result } => Ok(Reply::Write(convert::write_reply(index, result))),
             Answer::Read { index, view } => Ok(Reply::Read(convert::read_reply(index, view))),
+            Answer::Planned { changes, error } => Ok(Reply::Plan(convert::plan_reply(changes, error))),
+            Answer::Evaluated { value, error } => Ok(Reply::Eval(v1::EvalReply { value, error })),
             Answer::Joined(admission) => Ok(Reply::Join(self.certify(admission)?)),
             other => Err(refusal::unwished(other)),
         }

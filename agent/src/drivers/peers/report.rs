@@ -13,7 +13,7 @@ const TRIES_MAX: usize = 8;
 
 /// Asks in order until one answers; a node that only knows who leads sends us there.
 pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<String>) -> Input {
-    let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new() };
+    let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new(), orders: Vec::new() };
     let mut left: Vec<String> = try_in_order.into_iter().rev().collect();
     let mut asked: Vec<String> = Vec::new();
     let mut best = nobody;
@@ -24,9 +24,9 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Strin
             continue;
         }
         match ask(peers, report, &address).await {
-            Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, removed }) if managers.is_empty() => {
+            Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders }) if managers.is_empty() => {
                 left.push(at.clone());
-                best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed };
+                best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders };
             }
             Ok(answer) => return answer,
             Err(status) if code_of(&status) == "removed" => return Input::Removed,
@@ -49,5 +49,6 @@ fn answered(reply: v1::ReportReply) -> Result<Input, Status> {
         leader: Some((convert::node_id(&reply.leader)?, reply.leader_address)),
         managers: convert::peers(reply.managers)?,
         removed,
+        orders: convert::records("orders", &reply.orders)?,
     })
 }

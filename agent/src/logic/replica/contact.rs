@@ -123,6 +123,7 @@ impl Replica {
             memory: self.config.memory,
             commands_known: KINDS_KNOWN,
             member: self.consensus.as_ref().map(|c| c.member()),
+            tasks: Vec::new(),
         };
         self.effects.push_back(Effect::Report { report, try_in_order: self.addresses_to_try() });
     }

@@ -224,7 +224,8 @@ impl Replica {
             Input::Enlisted { member, ok, .. } => self.handle_enlisted(member, ok),
             Input::Discharged { member, ok, .. } => self.handle_discharged(member, ok),
             Input::Provided { id, outcome } => self.handle_provided(id, outcome),
-            Input::ReportAnswered { leader, managers, removed } => self.handle_report_answered(leader, managers, removed),
+            Input::Task { .. } | Input::TasksFound { .. } | Input::Scripted { .. } | Input::ReloadScript => {}
+            Input::ReportAnswered { leader, managers, removed, orders: _ } => self.handle_report_answered(leader, managers, removed),
             Input::Removed => self.stop(true, "this node was removed from the cluster".into()),
             Input::Shutdown => self.handle_shutdown(),
         }

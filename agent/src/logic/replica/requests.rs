@@ -74,6 +74,19 @@ impl Replica {
                 Command::NodeRemove(node)
             }
             Op::InstanceSet { id, desired } => Command::InstanceSet { id, desired },
+            Op::ModulesPut(files) => Command::ModulesPut(files),
+            Op::ModulesRollback => Command::ModulesRollback,
+            Op::ServiceSet { name, spec } => Command::ServiceSet { name, spec },
+            Op::ServiceScale { name, replicas } => Command::ServiceScale { name, replicas },
+            Op::ServiceRestart(name) => Command::ServiceRestart(name),
+            Op::ServiceRollback(name) => Command::ServiceRollback(name),
+            Op::ServiceRemove(name) => Command::ServiceRemove(name),
+            Op::NodeDrain { node, drain } => {
+                let Some(node) = self.state.find_node(&node).map(|n| n.id) else {
+                    return self.refuse(ticket, "not_found", format!("no node `{node}`"));
+                };
+                Command::NodeDrain { node, drain }
+            }
         };
         self.propose_for(ticket, Some(id), command, token);
     }
@@ -137,6 +150,7 @@ impl Replica {
             leader_address: self.config.address.clone(),
             managers: self.peers_in(&group),
             removed: self.state.removed.iter().copied().collect(),
+            orders: Vec::new(),
         };
         self.reply(ticket, answer);
     }
@@ -162,7 +176,7 @@ impl Replica {
     pub(super) fn propose(&mut self, request: Option<RequestId>, command: Command) -> Result<(u64, u64), Refusal> {
         let stamp_ms = self.next_stamp();
         let Some(consensus) = &mut self.consensus else { return Err(Refusal::Raft(NotProposed::NotLeader)) };
-        let bytes = codec::encode(&Proposal { stamp_ms, term: consensus.term(), request, command });
+        let bytes = codec::encode(&Proposal { stamp_ms, term: consensus.term(), request, command, fence: None });
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(Refusal::TooLarge(bytes.len()));
         }

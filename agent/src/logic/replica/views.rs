@@ -51,6 +51,10 @@ impl Replica {
             answered_by: self.config.node,
             voters: group.voters,
             learners: group.learners,
+            services: Vec::new(),
+            script_version: 0,
+            script_applied: 0,
+            script_error: String::new(),
         }
     }
 

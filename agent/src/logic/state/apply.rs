@@ -71,6 +71,7 @@ impl State {
             Command::Launch { ordinal, .. } => self.launch(index, ordinal),
             Command::InstanceSeen { operation, id, address, state, problem } => self.instance_seen(operation, id, address, state, &problem),
             Command::Leading(node) => self.leading(node),
+            _ => Outcome::refused("invalid", "services are being built".into()),
         }
     }
 
