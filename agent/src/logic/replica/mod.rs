@@ -420,9 +420,10 @@ impl Replica {
     }
 
     fn access_now(&self) -> Access {
-        let group = self.consensus.as_ref().map(Consensus::membership).unwrap_or_default();
+        // A seat that is assigned counts already: a voter that has not yet applied the change which seats it would
+        // refuse the votes of a candidate it may have to elect.
         let mut nodes: Vec<(NodeId, Vec<u8>, bool)> =
-            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some_and(|m| group.contains(m)))).collect();
+            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some())).collect();
         for peer in self.contact.managers() {
             match nodes.iter_mut().find(|(id, _, _)| *id == peer.node) {
                 Some(known) => known.2 = true,

@@ -52,7 +52,11 @@ impl Replica {
                 self.resume(member, &restored)
             }
             Kind::Take(member) => self.resume(member, &Restored { member: Some(member), ..Restored::default() }),
-            Kind::Leave => Ok(()),
+            Kind::Leave => {
+                // Not before the seat is given up for good: a seat without its keyring would keep the node from starting.
+                self.effects.push_back(Effect::Keyring(None));
+                Ok(())
+            }
         };
         if let Err(error) = begun {
             return self.stop(true, error.to_string());
@@ -91,7 +95,6 @@ impl Replica {
         }
         self.vacate();
         self.config.keyring = None;
-        self.effects.push_back(Effect::Keyring(None));
         self.change_seat(Seat::Leave, Kind::Leave, ticket);
     }
 
