@@ -85,7 +85,9 @@ impl RunError {
             RunError::Config(error) => error.hint(),
             RunError::DataDir(DataDirError::InUse { .. }) => Some("stop it first, or give this one another --data-dir".into()),
             RunError::Purposeless(_) => Some("set `originate = true`, or `seeds` and `token` (from `disco token create`)".into()),
-            RunError::Join(JoinError::Refused { .. }) => Some("make a new token with `disco token create` and set it as `token`".into()),
+            RunError::Join(JoinError::Refused { .. } | JoinError::OtherCluster { .. }) => {
+                Some("make a new token with `disco token create` and set it as `token`".into())
+            }
             RunError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
                 Some("this node cannot go on; remove it with `disco node rm` and let it join anew with an empty data dir".into())
             }

@@ -1,8 +1,16 @@
 //! Real daemons for tests: each in a temporary folder, on a loopback address of its own, ended when dropped.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use agent::drivers::process::ProcessRecord;
+use agent::drivers::{
+    pki::{self, KeyFiles},
+    process::ProcessRecord,
+};
 use proto::{Channel, ChannelLimits, Spawner, v1};
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+};
 use std::{
     fs,
     net::TcpListener,
@@ -192,16 +200,42 @@ impl Daemon {
         }
     }
 
+    /// An administrator's certificate and key (PKCS#8), both DER, from control.sock.
+    pub fn admin(&self) -> (Vec<u8>, Vec<u8>) {
+        let path = self.data().join("control.sock");
+        let key = pki::new_key();
+        let csr = pki::new_csr(&key).expect("a good key");
+        let reply = block_on(async |spawner| {
+            let mut disco = Channel::unix(spawner, path, ChannelLimits::default()).disco();
+            disco.issue_admin(v1::IssueAdminRequest { csr }).await
+        });
+        (reply.expect("the owner may").into_inner().certificate, key)
+    }
+
+    /// This node's certificate and key, as in its data dir.
+    pub fn node_certificate(&self) -> (Vec<u8>, Vec<u8>) {
+        let files = KeyFiles::new(&self.data());
+        (files.certificates().expect("it joined").0, files.key().expect("it joined"))
+    }
+
+    /// A channel to its port that shows this certificate, or none. It accepts any server: what the server accepts is the question.
+    pub fn channel(&self, spawner: Spawner, shown: Option<&(Vec<u8>, Vec<u8>)>) -> Channel {
+        let identity = shown.map(|(certificate, key)| {
+            (vec![CertificateDer::from(certificate.clone())], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.clone())))
+        });
+        let tls = proto::client_config(identity, Arc::new(AnyServer)).expect("a pair");
+        Channel::tcp(spawner, self.address.clone(), tls, ChannelLimits::default())
+    }
+
     /// Waits until the cluster, asked here, looks as wanted.
     pub fn until(&self, what: &str, wanted: impl Fn(&v1::Status) -> bool) -> v1::Status {
         let deadline = Instant::now() + BOUND;
         loop {
-            let last;
-            match self.status() {
+            let last = match self.status() {
                 Ok(status) if wanted(&status) => return status,
-                Ok(status) => last = format!("{status:#?}"),
-                Err(status) => last = status.to_string(),
-            }
+                Ok(status) => format!("{status:#?}"),
+                Err(status) => status.to_string(),
+            };
             assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}; last seen: {last}\nlog:\n{}", self.log());
             std::thread::park_timeout(Duration::from_millis(50));
         }
@@ -240,5 +274,44 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Believes every server.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
     }
 }
