@@ -40,6 +40,7 @@ fn node(id: u64, state: NodeState, member: Option<u64>) -> NodeRecord {
         admitted: Role::Manager,
         since_ms: 9_000_000,
         seated: member.is_some(),
+        leaving: false,
     }
 }
 
@@ -161,6 +162,7 @@ fn a_dead_voter_keeps_its_seat_until_somebody_can_take_it() {
     play4.state.settings.replace_after_ms = None;
     assert!(play4.decide().contains(&joint(&[4], &[], &[3])));
     play4.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 1_000;
+    play4.observed.hear(NodeId(3), NOW.mono - 6_000);
     assert!(!votes(&play4), "lost only just now: it may come back");
 }
 
@@ -177,6 +179,10 @@ fn scaling_down_takes_nodes_out_of_the_group_before_it_ends_them() {
     assert_eq!(decisions, vec![joint(&[], &[], &[2, 3])]);
 
     play.group.voters = vec![MemberId(1)];
+    let clear = |id| Decision::Propose(Command::MemberClear(NodeId(id)));
+    assert_eq!(&play.decide()[..2], &[clear(2), clear(3)], "the seat first");
+
+    play.state.nodes.values_mut().filter(|n| n.id != NodeId(1)).for_each(|n| n.member = None);
     let remove = |id| Decision::Propose(Command::NodeRemove(NodeId(id)));
     let decisions = play.decide();
     assert_eq!(&decisions[..2], &[remove(2), remove(3)]);

@@ -49,6 +49,9 @@ pub struct NodeRecord {
     /// `member` has been in the group. Once out of it again it may not be reused: the seat is given up first.
     #[n(15)]
     pub seated: bool,
+    /// A person took it out: it leaves the Raft group first, then the cluster.
+    #[n(16)]
+    pub leaving: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

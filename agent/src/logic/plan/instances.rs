@@ -42,7 +42,7 @@ pub(super) fn missing(sight: &Sight) -> usize {
 
 fn counted(sight: &Sight) -> usize {
     let instances = sight.state.instances.values().filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated).count();
-    let by_hand = sight.state.nodes.values().filter(|n| sight.state.instance_of(n.id).is_none()).count();
+    let by_hand = sight.state.nodes.values().filter(|n| sight.state.instance_of(n.id).is_none() && !n.leaving).count();
     instances + by_hand
 }
 

@@ -31,6 +31,7 @@ pub(super) fn record(joiner: Joiner, admitted: Role, stamp_ms: u64) -> NodeRecor
         admitted,
         since_ms: stamp_ms,
         seated: false,
+        leaving: false,
     }
 }
 
@@ -134,15 +135,25 @@ impl State {
     }
 
     pub(super) fn node_remove(&mut self, id: NodeId) -> Outcome {
-        let Some(node) = self.nodes.remove(&id) else {
+        let Some(node) = self.nodes.get_mut(&id) else {
             return Outcome::refused("not_found", format!("no node {id}"));
         };
+        if let Some(instance) = self.instances.values_mut().find(|i| i.node == Some(id)) {
+            instance.desired = InstanceDesired::Terminated;
+        }
+        // The majority that lets a voter go may need its vote: it stays one of us until it is out of the group.
+        if node.member.is_some() {
+            if !node.leaving {
+                node.leaving = true;
+                let name = node.name.clone();
+                self.event("node.leaving", &name, "gives up its seat first");
+            }
+            return Outcome::Done;
+        }
+        let node = self.nodes.remove(&id).expect("just seen");
         self.removed.push_back(id);
         if self.removed.len() > REMOVED_NODES_KEPT {
             self.removed.pop_front();
-        }
-        if let Some(instance) = self.instances.values_mut().find(|i| i.node == Some(id)) {
-            instance.desired = InstanceDesired::Terminated;
         }
         self.access_version += 1;
         self.event("node.left", &node.name, "removed from the cluster");

@@ -161,7 +161,7 @@ impl State {
 
     /// Its machine is to end or has ended: it leaves the Raft group, then the cluster.
     pub fn is_leaving(&self, node: &NodeRecord) -> bool {
-        self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated || i.ended())
+        node.leaving || self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated || i.ended())
     }
 
     /// A membership entry was applied: seats in the group are marked as used.
