@@ -9,9 +9,7 @@ use crate::message::Failure;
 use agent::model::limits;
 use proto::v1::{self, disco_client::DiscoClient, read_reply, read_request, write_request};
 use proto::{Channel, ChannelLimits, Spawner};
-use std::fs::File;
 use std::future::Future;
-use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tonic::{Code, Response, Status, Streaming};
@@ -80,10 +78,8 @@ struct Door {
 
 /// Makes doors for addresses.
 enum Key {
-    /// A node's control.sock: there is one door. A long path is kept reachable by its open folder.
-    Socket {
-        _folder: Option<File>,
-    },
+    /// A node's control.sock: there is one door.
+    Socket,
     Certificate(std::sync::Arc<rustls::ClientConfig>),
 }
 
@@ -121,19 +117,9 @@ impl Client {
     /// # Errors
     /// The system gave no random bytes.
     pub fn through_socket(path: PathBuf, spawner: &Spawner) -> Result<Client, Failure> {
-        let address = path.display().to_string();
-        let mut key = Key::Socket { _folder: None };
-        let mut short = path;
-        // unix(7): sun_path has 108 bytes. Deep folders are reached through a descriptor of the folder.
-        if short.as_os_str().len() >= 108
-            && let (Some(folder), Some(name)) = (short.parent(), short.file_name())
-            && let Ok(folder) = File::open(folder)
-        {
-            short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-            key = Key::Socket { _folder: Some(folder) };
-        }
-        let grpc = Channel::unix(spawner.clone(), short, ChannelLimits::default()).disco();
-        Client::new(spawner, key, vec![Door { address, grpc }])
+        let channel = Channel::unix(spawner.clone(), path, ChannelLimits::default());
+        let door = Door { address: channel.address().to_owned(), grpc: channel.disco() };
+        Client::new(spawner, Key::Socket, vec![door])
     }
 
     /// # Errors

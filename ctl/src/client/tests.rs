@@ -57,7 +57,7 @@ fn with_node<T>(answers: Vec<Result<u64, Status>>, play: impl AsyncFnOnce(&mut C
             Door { address: channel.address().to_owned(), grpc: channel.disco() }
         };
         let doors = vec![door(&dir.path().join("dead.sock")), door(&path)];
-        let mut client = Client::new(&spawner, Key::Socket { _folder: None }, doors).unwrap();
+        let mut client = Client::new(&spawner, Key::Socket, doors).unwrap();
         let result = play(&mut client, &node).await;
         drop(serving);
         result

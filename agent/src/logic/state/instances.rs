@@ -64,7 +64,13 @@ impl State {
         if instance.desired == InstanceDesired::Terminated && desired != InstanceDesired::Terminated {
             return Outcome::refused("invalid", format!("instance `{id}` is being terminated"));
         }
+        let wanted_again = instance.desired == InstanceDesired::Stopped && desired == InstanceDesired::Running;
         instance.desired = desired;
+        let node = instance.node;
+        // Whoever was stopped on purpose is late only from now on: it is started, not replaced.
+        if let Some(node) = node.filter(|_| wanted_again).and_then(|id| self.nodes.get_mut(&id)) {
+            node.since_ms = self.stamp_ms;
+        }
         Outcome::Done
     }
 
