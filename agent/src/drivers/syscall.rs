@@ -471,3 +471,40 @@ pub fn trim_allocator() {
         libc::malloc_trim(0);
     }
 }
+
+/// Unmaps the pages of our own binary: code and constants that ran once and may not run again for long. They stay in
+/// the kernel's page cache and come back by a page fault each, so this costs microseconds and loses nothing.
+///
+/// # Errors
+/// As reading /proc/self/smaps.
+pub fn release_code_pages() -> io::Result<()> {
+    let binary = fs::read_link("/proc/self/exe")?;
+    let smaps = fs::read_to_string("/proc/self/smaps")?;
+    let mut mapping = None;
+    for line in smaps.lines() {
+        if let Some(range) = code_range(line, &binary.to_string_lossy()) {
+            mapping = range;
+        } else if let (Some((start, length)), Some(anonymous)) = (mapping, line.strip_prefix("Anonymous:")) {
+            // Pages with private copies (relocated pointers, made read-only since) are not in the file like this.
+            if anonymous.trim() == "0 kB" {
+                // SAFETY: the range is a mapping of our own binary, not writable and without private copies (just read),
+                // and nothing ever unmaps it: whoever touches it next gets the same bytes from the file, which cannot be
+                // written while it is executed (ETXTBSY).
+                check(unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a line of proc_pid_smaps(5): `Some` if it begins a mapping, with its range if that is private, not writable
+/// and of the file `binary`.
+fn code_range(line: &str, binary: &str) -> Option<Option<(usize, usize)>> {
+    // start-end perms offset device inode   path
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let permissions = fields.next()?;
+    let ours = line.ends_with(binary) && permissions.ends_with('p') && !permissions.contains('w');
+    Some(ours.then_some((start, end.checked_sub(start)?)))
+}
