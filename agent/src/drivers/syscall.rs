@@ -357,13 +357,6 @@ pub fn lower_priority(nice: i32) -> io::Result<()> {
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(|_| ())
 }
 
-/// Bytes of a page of memory.
-pub fn page_bytes() -> u64 {
-    // SAFETY: sysconf takes a number and touches no memory of ours.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(bytes).unwrap_or(4096)
-}
-
 /// What [`poll`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
@@ -480,31 +473,20 @@ pub fn trim_allocator() {
 pub fn release_code_pages() -> io::Result<()> {
     let binary = fs::read_link("/proc/self/exe")?;
     let smaps = fs::read_to_string("/proc/self/smaps")?;
+    let hex = |text| usize::from_str_radix(text, 16).ok();
     let mut mapping = None;
     for line in smaps.lines() {
-        if let Some(range) = code_range(line, &binary.to_string_lossy()) {
-            mapping = range;
-        } else if let (Some((start, length)), Some(anonymous)) = (mapping, line.strip_prefix("Anonymous:")) {
-            // Pages with private copies (relocated pointers, made read-only since) are not in the file like this.
-            if anonymous.trim() == "0 kB" {
-                // SAFETY: the range is a mapping of our own binary, not writable and without private copies (just read),
-                // and nothing ever unmaps it: whoever touches it next gets the same bytes from the file, which cannot be
-                // written while it is executed (ETXTBSY).
-                check(unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) })?;
-            }
+        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if let Some((start, end)) = first.split_once('-') {
+            // proc_pid_smaps(5): start-end permissions offset device inode path; here readable and not writable ones.
+            let ours = rest.starts_with("r-") && rest.ends_with(&*binary.to_string_lossy());
+            mapping = hex(start).zip(hex(end)).filter(|_| ours);
+        } else if let (Some((start, end)), "Anonymous:", "0 kB") = (mapping, first, rest.trim()) {
+            // Not zero are private copies (relocated pointers, made read-only since): they are not in the file like this.
+            // SAFETY: the range is our own binary's, not writable, without private copies, and nothing ever unmaps it:
+            // whoever touches it next gets the same bytes from the file (no one can write it now: ETXTBSY).
+            check(unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) })?;
         }
     }
     Ok(())
-}
-
-/// Reads a line of proc_pid_smaps(5): `Some` if it begins a mapping, with its range if that is private, not writable
-/// and of the file `binary`.
-fn code_range(line: &str, binary: &str) -> Option<Option<(usize, usize)>> {
-    // start-end perms offset device inode   path
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    let permissions = fields.next()?;
-    let ours = line.ends_with(binary) && permissions.ends_with('p') && !permissions.contains('w');
-    Some(ours.then_some((start, end.checked_sub(start)?)))
 }

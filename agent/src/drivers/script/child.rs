@@ -292,13 +292,9 @@ fn rest() {
     let _ = syscall::release_code_pages();
 }
 
-/// Bytes of address space in use (proc_pid_statm(5): the first field, in pages).
+/// Bytes of address space in use (proc_pid_status(5)).
 fn address_space() -> io::Result<u64> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm
-        .split(' ')
-        .next()
-        .and_then(|pages| pages.parse().ok())
-        .ok_or_else(|| io::Error::other("/proc/self/statm is not understood"))?;
-    Ok(pages.saturating_mul(syscall::page_bytes()))
+    let status = fs::read_to_string("/proc/self/status")?;
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    size.map(|kb| kb.saturating_mul(1024)).ok_or_else(|| io::Error::other("/proc/self/status is not understood"))
 }
