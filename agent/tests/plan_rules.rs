@@ -162,7 +162,6 @@ fn a_dead_voter_keeps_its_seat_until_somebody_can_take_it() {
     play4.state.settings.replace_after_ms = None;
     assert!(play4.decide().contains(&joint(&[4], &[], &[3])));
     play4.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 1_000;
-    play4.observed.hear(NodeId(3), NOW.mono - 6_000);
     assert!(!votes(&play4), "lost only just now: it may come back");
 }
 

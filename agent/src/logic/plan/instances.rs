@@ -61,9 +61,16 @@ fn record_what_was_found(sight: &Sight, instance: &InstanceRecord, decisions: &m
 
 /// A launch whose answer is still out may not have happened yet: absence proves nothing then.
 fn absence_counts(sight: &Sight, instance: &InstanceRecord) -> bool {
-    let old = sight.stamp_ms().saturating_sub(instance.launched_ms) > LAUNCH_SETTLES_AFTER_MS;
+    let old = launched_ago_ms(sight, instance) > LAUNCH_SETTLES_AFTER_MS;
     let launching = sight.observed.is_under_way(CallKey::Launch(instance.operation));
     instance.id.is_some() || (instance.desired == InstanceDesired::Terminated && old && !launching)
+}
+
+/// By the stamps, or as long as this leader itself has waited.
+fn launched_ago_ms(sight: &Sight, instance: &InstanceRecord) -> u64 {
+    let noticed = sight.observed.noticed_at(instance.operation).unwrap_or(sight.now.mono);
+    let waited_ms = sight.now.mono.saturating_sub(noticed);
+    sight.stamp_ms().saturating_sub(instance.launched_ms).max(waited_ms)
 }
 
 fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>) {
@@ -145,16 +152,12 @@ fn replace(sight: &Sight, decisions: &mut Vec<Decision>) {
     if counted(sight) > sight.state.desired_nodes as usize || sight.state.brake(sight.stamp_ms()).is_some() {
         return;
     }
-    let stamp = sight.stamp_ms();
     for instance in sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me)) {
         let overdue = match instance.node.and_then(|n| sight.state.nodes.get(&n)) {
             Some(node) if matches!(node.state, NodeState::Lost | NodeState::Joining) => sight.ailing_ms(node) > after_ms,
             Some(_) => false,
             // Launched, and its node never joined.
-            None => {
-                let waited_ms = sight.now.mono.saturating_sub(sight.observed.launch_begun(instance.operation));
-                instance.id.is_some() && stamp.saturating_sub(instance.launched_ms).max(waited_ms) > after_ms
-            }
+            None => instance.id.is_some() && launched_ago_ms(sight, instance) > after_ms,
         };
         let watched_ms = sight.now.mono.saturating_sub(sight.observed.since);
         if overdue && watched_ms > after_ms.min(10_000) {

@@ -102,11 +102,11 @@ impl Sight<'_> {
         self.now.wall.max(self.state.stamp_ms)
     }
 
-    /// How long a node has been lost or on its way, milliseconds: by the stamps, or as long as this leader itself has
-    /// waited for it. (A leader whose clock was ahead leaves stamps behind that stand still for as long.)
+    /// How long a node has been lost or on its way, milliseconds: by the stamps, or as long as this leader has waited.
     fn ailing_ms(&self, node: &NodeRecord) -> u64 {
         let stamped = self.stamp_ms().saturating_sub(node.since_ms);
-        stamped.max(self.now.mono.saturating_sub(self.observed.heard_at(node.id)))
+        let since = self.observed.ailing_since(node.id).unwrap_or(self.now.mono);
+        stamped.max(self.now.mono.saturating_sub(since))
     }
 
     fn is_ready(&self, node: &NodeRecord) -> bool {

@@ -75,6 +75,7 @@ impl Replica {
         }
         leading.plan_soon = false;
         leading.planned_at = self.now.mono;
+        leading.observed.watch(&self.state, self.now.mono);
         let wanted = std::mem::take(&mut leading.wanted);
         let mut decisions = self.with_sight(plan::decide).unwrap_or_default();
         decisions.extend(wanted.into_iter().map(Decision::Propose));
