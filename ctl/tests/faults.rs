@@ -129,7 +129,8 @@ fn a_cluster_scales_to_one_and_back_and_replaces_what_is_terminated() {
     project.ok(&["scale", "3"]);
     project.wait_for_managers(3, Duration::from_secs(20));
 
-    let follower = project.running().into_iter().map(|(i, _)| i).find(|i| Some(i) != project.leader_instance().as_ref()).expect("a follower");
+    let follower =
+        project.running().into_iter().map(|(i, _)| i).find(|i| Some(i) != project.leader_instance().as_ref()).expect("a follower");
     project.ok(&["instance", "terminate", &follower]);
     wait_until(Duration::from_secs(20), "a replacement", || project.running().len() == 3 && project.pid(&follower).is_none(), String::new);
     project.wait_for_managers(3, Duration::from_secs(20));
