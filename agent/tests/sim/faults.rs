@@ -59,11 +59,13 @@ impl World {
         }
         self.schedule(fault);
         let up: Vec<usize> = self.hosts().into_iter().filter(|host| self.is_up(*host)).collect();
-        let victim = self.rng.pick(&up).copied();
+        // Leaders are where it hurts.
+        let leader = self.leader().filter(|_| self.rng.chance(350));
+        let victim = leader.or_else(|| self.rng.pick(&up).copied());
         self.note(14, victim.unwrap_or(99) as u64, || format!("fault {fault:?} (n{victim:?})"));
         match (fault, victim) {
             (Fault::Partition, _) if up.len() > 1 => {
-                self.network.partition(&up, &mut self.rng, &mut self.counts);
+                self.network.partition(&up, victim, &mut self.rng, &mut self.counts);
                 self.later(self.options.partition_ms, Event::Fault(Fault::Heal));
             }
             (Fault::Crash, Some(victim)) => self.crash_some(victim, &up),
