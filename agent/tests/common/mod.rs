@@ -1,6 +1,8 @@
 //! Real daemons for tests: each in a temporary folder, on a loopback address of its own, ended when dropped.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod intruder;
+
 use agent::drivers::{
     pki::{self, KeyFiles},
     process::ProcessRecord,
@@ -241,6 +243,32 @@ impl Daemon {
         }
     }
 
+    /// What nobody may have changed: nodes, instances and tokens, without what time alone changes.
+    pub fn picture(&self) -> String {
+        use v1::{read_reply::Result as Reply, read_request::Query};
+        let status = self.status().expect("it leads or knows who does");
+        let Some(Reply::Tokens(tokens)) = self.read(false, Query::Tokens(v1::TokenList {})).expect("as before").result else {
+            panic!("asked for the tokens")
+        };
+        let page = v1::KvList { limit: 1000, ..Default::default() };
+        let Some(Reply::KvPage(keys)) = self.read(false, Query::KvList(page)).expect("as before").result else { panic!("asked for the keys") };
+        format!("{:?}\n{:?}\n{:?}\n{:?}\n{tokens:?}\n{keys:?}", status.nodes, status.instances, status.voters, status.learners)
+    }
+
+    /// This node's own Raft position.
+    pub fn member(&self) -> v1::Member {
+        use v1::{read_reply::Result as Reply, read_request::Query};
+        match self.read(true, Query::Member(v1::MemberQuery {})).expect("it answers for itself").result {
+            Some(Reply::Member(member)) => member,
+            other => panic!("asked for the member, got {other:?}"),
+        }
+    }
+
+    /// Waits for words in its log.
+    pub fn until_it_says(&self, words: &str) {
+        until(&format!("`{words}` in the log of {}:\n{}", self.address, self.log()), BOUND, || self.log().contains(words).then_some(()));
+    }
+
     pub fn set(&self, key: &str, value: &str) -> Result<v1::WriteReply, Status> {
         self.write(v1::write_request::Op::KvSet(v1::KvSet { key: key.into(), value: value.into() }))
     }
@@ -255,8 +283,14 @@ impl Daemon {
 
     /// A single-use join token.
     pub fn token(&self, role: &str) -> String {
+        self.token_for(role, Duration::from_secs(600))
+    }
+
+    /// A single-use join token with a life of its own.
+    pub fn token_for(&self, role: &str, life: Duration) -> String {
         use v1::{write_reply::Result as Reply, write_request::Op};
-        let op = Op::TokenCreate(v1::TokenCreate { role: role.into(), ttl_ms: 600_000, uses: 1 });
+        let ttl_ms = u64::try_from(life.as_millis()).expect("a short life");
+        let op = Op::TokenCreate(v1::TokenCreate { role: role.into(), ttl_ms, uses: 1 });
         match self.write(op).expect("a leader makes tokens").result {
             Some(Reply::TokenCreated(created)) => created.token,
             other => panic!("asked for a token, got {other:?}"),
@@ -279,7 +313,7 @@ impl Drop for Daemon {
 
 /// Believes every server.
 #[derive(Debug)]
-struct AnyServer;
+pub struct AnyServer;
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(

@@ -13,6 +13,7 @@ use crate::{
         ids::{NodeId, RequestId, Ticket},
         io::Effect,
         limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX},
+        node::is_address,
         query::{Admission, Answer, Op, Principal, Report, Request, Written},
         token::Credential,
     },
@@ -121,6 +122,10 @@ impl Replica {
             let code = if removed { "removed" } else { "not_found" };
             return self.refuse(ticket, code, format!("node {} is not in this cluster", report.node));
         };
+        // Told at once, or it would be proposed again with each report.
+        if !is_address(&report.address) {
+            return self.refuse(ticket, "invalid", "a node's address is host:port in plain letters".into());
+        }
         let same = node.address == report.address && node.cpus == report.cpus && node.memory == report.memory && node.commands_known == report.commands_known;
         let stray_seat = report.member.filter(|m| node.member != Some(*m));
         if !same {

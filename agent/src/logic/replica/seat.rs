@@ -119,10 +119,10 @@ impl Replica {
     }
 
     pub(super) fn handle_raft(&mut self, from: NodeId, to: MemberId, messages: &[Vec<u8>]) {
-        for bytes in messages {
-            if let Err(why) = self.step(from, to, bytes, None) {
-                self.log(Level::Warn, format!("a Raft message from node {from} was dropped: {why}"));
-            }
+        let dropped: Vec<String> = messages.iter().filter_map(|bytes| self.step(from, to, bytes, None).err()).collect();
+        // One line a batch: the log is not the sender's to fill.
+        if let Some(why) = dropped.first() {
+            self.log(Level::Warn, format!("{} of {} Raft messages from node {from} were dropped: {why}", dropped.len(), messages.len()));
         }
         self.heard(from);
     }
@@ -154,11 +154,13 @@ impl Replica {
         }
     }
 
-    /// A member speaks through the certificate of its own node only. A seat this node has not heard of yet (it may be
-    /// behind) is believed of nodes it knows as managers by other ways.
+    /// A member speaks through the certificate of its own node only. A seat newer than any this node has heard of (it may
+    /// be behind) is believed of nodes it knows as managers by other ways; a leader is never behind, and an older seat
+    /// that nobody holds was given up for good.
     fn may_speak_as(&self, from: NodeId, member: MemberId) -> bool {
         match self.state.node_of_member(member) {
             Some(owner) => owner.id == from,
+            None if self.leading.is_some() || member.0 < self.state.next_member => false,
             None => self.contact.trusts(from) || self.state.nodes.get(&from).is_some_and(|n| n.member.is_some()),
         }
     }

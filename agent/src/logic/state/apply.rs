@@ -7,8 +7,8 @@ use super::State;
 use crate::model::{
     command::{Command, Proposal},
     ids::{MemberId, NodeId},
-    limits::{ADDRESS_BYTES_MAX, NODES_MAX},
-    node::NodeState,
+    limits::NODES_MAX,
+    node::{NodeState, is_address},
     settings::SettingsChange,
 };
 
@@ -129,8 +129,8 @@ impl State {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Outcome::refused("not_found", format!("no node {id}"));
         };
-        if address.is_empty() || address.len() > ADDRESS_BYTES_MAX {
-            return Outcome::refused("invalid", "an address is host:port".into());
+        if !is_address(&address) {
+            return Outcome::refused("invalid", "a node's address is host:port in plain letters".into());
         }
         node.address = address;
         node.cpus = cpus;

@@ -5,8 +5,8 @@ use crate::model::{
     command::Joiner,
     ids::{NodeId, OperationId},
     instance::InstanceDesired,
-    limits::{ADDRESS_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, NODES_MAX, REMOVED_NODES_KEPT, TOKENS_MAX},
-    node::{NodeRecord, NodeState, Role},
+    limits::{LABELS_MAX, NAME_BYTES_MAX, NODES_MAX, REMOVED_NODES_KEPT, TOKENS_MAX},
+    node::{NodeRecord, NodeState, Role, is_address},
     token::{Credential, TokenRecord},
 };
 
@@ -169,15 +169,15 @@ fn well_formed(joiner: &Joiner) -> Result<(), Outcome> {
     if joiner.name.is_empty() || joiner.name.len() > NAME_BYTES_MAX || joiner.name.chars().any(char::is_control) {
         return refuse(format!("a node's name has 1 to {NAME_BYTES_MAX} printable bytes"));
     }
-    if joiner.address.is_empty() || joiner.address.len() > ADDRESS_BYTES_MAX || !joiner.address.contains(':') {
-        return refuse(format!("a node's address is host:port, `{}` is not", super::events::bounded(&joiner.address, 64)));
+    if !is_address(&joiner.address) {
+        return refuse("a node's address is host:port in plain letters".into());
     }
-    let long = |s: &String| s.len() > NAME_BYTES_MAX;
-    if joiner.labels.len() > LABELS_MAX || joiner.labels.iter().any(|(k, v)| long(k) || long(v)) {
-        return refuse(format!("at most {LABELS_MAX} labels of {NAME_BYTES_MAX} bytes each"));
+    let odd = |s: &String| s.len() > NAME_BYTES_MAX || s.chars().any(char::is_control);
+    if joiner.labels.len() > LABELS_MAX || joiner.labels.iter().any(|(k, v)| odd(k) || odd(v)) {
+        return refuse(format!("at most {LABELS_MAX} labels of {NAME_BYTES_MAX} printable bytes each"));
     }
-    if joiner.instance.as_ref().is_some_and(long) {
-        return refuse("the instance id is too long".into());
+    if joiner.instance.as_ref().is_some_and(odd) {
+        return refuse(format!("an instance id has at most {NAME_BYTES_MAX} printable bytes"));
     }
     Ok(())
 }
