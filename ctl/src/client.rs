@@ -307,4 +307,4 @@ pub fn random() -> Result<u64, Failure> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

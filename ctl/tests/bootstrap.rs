@@ -220,7 +220,9 @@ fn what_was_stopped_on_purpose_stays_stopped() {
 fn a_script_that_goes_wrong_changes_nothing_and_is_told_with_its_line() {
     let project = project();
     let init = "export async function init() { return new Cluster({ name: 'x', provider: await LocalProvider.init({ name: 'l' }) }) }\n";
+    let long_name = init.replace("'x'", "'x'.repeat(65)") + "export function bootstrap() {}";
     let table = [
+        (long_name.as_str(), "at most 64 bytes"),
         ("export function init() {\n  retur", "client.js:2"),
         ("export function bootstrap() {}", "client.js does not export `init`"),
         (init, "client.js does not export `bootstrap`"),
