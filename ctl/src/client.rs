@@ -101,7 +101,7 @@ impl Client {
     /// The folder has no cluster yet, or its files are damaged.
     pub fn open(context: &Context, spawner: &Spawner) -> Result<Client, Failure> {
         if let Some(path) = &context.socket {
-            return Client::through_socket(path.clone(), spawner);
+            return Ok(Client::through_socket(path.clone(), spawner));
         }
         let shown = context.folder.display();
         let Some(cluster) = context.cluster()? else {
@@ -114,9 +114,8 @@ impl Client {
         Client::with_certificate(&identity, &addresses, spawner)
     }
 
-    /// # Errors
-    /// The system gave no random bytes.
-    pub fn through_socket(path: PathBuf, spawner: &Spawner) -> Result<Client, Failure> {
+    /// The node behind this socket file, and no other.
+    pub fn through_socket(path: PathBuf, spawner: &Spawner) -> Client {
         let channel = Channel::unix(spawner.clone(), path, ChannelLimits::default());
         let door = Door { address: channel.address().to_owned(), grpc: channel.disco() };
         Client::new(spawner, Key::Socket, vec![door])
@@ -125,13 +124,13 @@ impl Client {
     /// # Errors
     /// The certificate, its key or the CA is damaged.
     pub fn with_certificate(identity: &Identity, addresses: &[String], spawner: &Spawner) -> Result<Client, Failure> {
-        let mut client = Client::new(spawner, Key::Certificate(crate::identity::tls(identity)?), Vec::new())?;
+        let mut client = Client::new(spawner, Key::Certificate(crate::identity::tls(identity)?), Vec::new());
         client.know(addresses);
         Ok(client)
     }
 
-    fn new(spawner: &Spawner, key: Key, doors: Vec<Door>) -> Result<Client, Failure> {
-        Ok(Client { spawner: spawner.clone(), key, doors, good: 0, patience: Patience::default(), client: random()?, sequence: 0 })
+    fn new(spawner: &Spawner, key: Key, doors: Vec<Door>) -> Client {
+        Client { spawner: spawner.clone(), key, doors, good: 0, patience: Patience::default(), client: random(), sequence: 0 }
     }
 
     pub fn with_patience(mut self, patience: Patience) -> Client {
@@ -297,13 +296,9 @@ pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Opti
     .await
 }
 
-/// # Errors
-/// The system gave no random bytes.
-pub fn random() -> Result<u64, Failure> {
-    use ring::rand::SecureRandom as _;
-    let mut bytes = [0; 8];
-    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::broke("the system gives no random bytes"))?;
-    Ok(u64::from_le_bytes(bytes))
+/// A number nobody else has.
+pub fn random() -> u64 {
+    u64::from_le_bytes(agent::drivers::pki::random_bytes())
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ impl Project {
             let rule = format!("a name has at most {} bytes and no control characters", limits::NAME_BYTES_MAX);
             return Err(Failure::broke(format!("a cluster cannot be called `{}`", crate::render::plain(name))).because(rule));
         }
-        let id = ClusterId(crate::client::random()?);
+        let id = ClusterId(crate::client::random());
         let cluster = ClusterFile { id: id.to_string(), name: name.to_owned(), provider: provider.to_owned() };
         let mut journal = self.open_journal()?;
         let what = What::Cluster { id: cluster.id.clone(), name: cluster.name.clone(), provider: cluster.provider.clone() };

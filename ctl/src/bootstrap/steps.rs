@@ -70,8 +70,7 @@ async fn admit(project: &mut Project, first: &InstanceSeen) -> Result<(), Failur
     let socket = control_socket(project, &first.id);
     let started = Instant::now();
     let (identity, mut addresses) = loop {
-        let mut client =
-            Client::through_socket(socket.clone(), &project.spawner)?.with_patience(Patience::both(Duration::from_millis(500)));
+        let mut client = Client::through_socket(socket.clone(), &project.spawner).with_patience(Patience::both(Duration::from_millis(500)));
         match identity::issue(&project.context, &mut client).await {
             Ok(issued) => break issued,
             Err(failure) if started.elapsed() > FIRST_NODE_MAX => return Err(with_last_words(project, &first.id, failure)),

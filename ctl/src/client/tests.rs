@@ -69,7 +69,7 @@ pub fn with_node<T>(answers: Vec<Result<u64, Status>>, play: impl AsyncFnOnce(&m
             Door { address: channel.address().to_owned(), grpc: channel.disco() }
         };
         let doors = vec![door(&dir.path().join("dead.sock")), door(&path)];
-        let mut client = Client::new(&spawner, Key::Socket, doors).unwrap();
+        let mut client = Client::new(&spawner, Key::Socket, doors);
         let result = play(&mut client, &node).await;
         drop(serving);
         result
