@@ -392,7 +392,10 @@ impl Consensus {
             self.unsaved_commit = true;
         }
         // A commit index alone may wait for the next batch: it is learnt again from the leader or the entries.
-        let save = ready.must_sync() || batch.snapshot.is_some() || !batch.entries.is_empty();
+        // Not so for a change of membership: with a voter gone for good, those left may need to know that it is over.
+        let changes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        let membership = ready.committed_entries().iter().any(changes);
+        let save = ready.must_sync() || batch.snapshot.is_some() || !batch.entries.is_empty() || membership;
         if save && self.unsaved_commit {
             batch.hard_state = Some(encode(&self.node.store().hard_state));
             self.unsaved_commit = false;

@@ -148,6 +148,9 @@ impl Replica {
             // For a seat this node held before, or will hold soon.
             return Ok(());
         }
+        if self.state.node_of_member(sender).is_none() {
+            self.contact.spoke(sender, from);
+        }
         match data {
             None => consensus.step(sender, bytes),
             Some(data) => consensus.step_snapshot(sender, bytes, data),
