@@ -70,6 +70,8 @@ pub struct Daemon {
     folder: tempfile::TempDir,
     pub address: String,
     child: Option<Child>,
+    /// A detached one: not our child, but ours to end.
+    adopted: Option<ProcessRecord>,
 }
 
 impl Daemon {
@@ -93,7 +95,7 @@ impl Daemon {
         let address = address();
         let config = format!("listen = \"{address}\"\nadvertise = \"{address}\"\ndata_dir = \"data\"\n{config}");
         fs::write(folder.path().join("disco.toml"), config).expect("the disk works");
-        Daemon { folder, address, child: None }
+        Daemon { folder, address, child: None, adopted: None }
     }
 
     pub fn command(&self) -> Command {
@@ -105,9 +107,21 @@ impl Daemon {
     /// Starts it; its words go to `discod.log`.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let log = fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("the disk works");
+        let log = self.log_file();
         let child = self.command().stdout(log.try_clone().expect("a descriptor")).stderr(log).spawn().expect("discod starts");
         self.child = Some(child);
+    }
+
+    /// Takes over a process that detached itself.
+    pub fn adopt(&mut self, pid: u32) {
+        self.adopted = Some(ProcessRecord::of(pid).expect("/proc is there").expect("it runs"));
+    }
+
+    /// SIGTERM for the adopted one, SIGKILL if need be.
+    pub fn end_adopted(&mut self) {
+        if let Some(process) = self.adopted.take() {
+            process.end(BOUND).expect("it is ours to end");
+        }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -116,6 +130,11 @@ impl Daemon {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// `discod.log`, to append to.
+    pub fn log_file(&self) -> fs::File {
+        fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("the disk works")
     }
 
     fn log_path(&self) -> PathBuf {
@@ -307,6 +326,10 @@ impl Drop for Daemon {
             // It may have ended already; then there is nothing to end.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if let Some(process) = self.adopted.take() {
+            // A second panic would hide the first.
+            let _ = process.end(Duration::from_secs(1));
         }
     }
 }
