@@ -45,6 +45,8 @@ const STOPPED: u8 = 0;
 const BROKE: u8 = 2;
 /// After a burst of work this long passes before free memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(10);
+/// Work that nobody asked for (joining, elections, snapshots) leaves traces too: look again this often.
+const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -322,12 +324,19 @@ fn reload(before: &Config) {
     }
 }
 
-/// The allocator keeps what a burst needed; without this the process would stay at its peak.
+/// The allocator keeps what a burst needed, and the kernel the code that starting and joining ran once; without this the
+/// process would stay at its peak.
 async fn give_memory_back(api: Arc<Api>) {
     loop {
-        api.activity.wait().await;
         async_io::Timer::after(TRIM_AFTER).await;
         syscall::trim_allocator();
+        if let Err(error) = syscall::release_code_pages() {
+            log::debug!("cannot unmap code pages: {error}");
+        }
+        or(api.activity.wait(), async {
+            async_io::Timer::after(TRIM_AT_LEAST_EVERY).await;
+        })
+        .await;
     }
 }
 
