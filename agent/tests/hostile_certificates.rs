@@ -84,11 +84,15 @@ fn a_worker_may_only_speak_for_itself() {
         op: Some(v1::write_request::Op::KvSet(v1::KvSet { key: "a".into(), value: "2".into() })),
     };
     let read = || v1::ReadRequest { stale: true, query: Some(v1::read_request::Query::KvGet(v1::KvGet { key: "a".into() })) };
-    let forward = |principal: &str| v1::ForwardRequest {
-        principal: principal.into(),
-        request: Some(v1::forward_request::Request::Write(write())),
+    let forward =
+        |principal: &str| v1::ForwardRequest { principal: principal.into(), request: Some(v1::forward_request::Request::Write(write())) };
+    let report = |node: &str, address: &str| v1::ReportRequest {
+        node: node.into(),
+        address: address.into(),
+        cpus: 1,
+        memory: 1,
+        ..Default::default()
     };
-    let report = |node: &str, address: &str| v1::ReportRequest { node: node.into(), address: address.into(), cpus: 1, memory: 1, ..Default::default() };
     let (me, other) = (id_of(&status, "worker"), id_of(&status, "n1"));
     for target in [&first, &worker] {
         common::block_on(async |spawner| {
@@ -148,11 +152,7 @@ fn a_manager_cannot_speak_as_another_nor_send_more_than_is_allowed() {
         channel.peer().raft(stream::iter([batch(junk)])).await.expect("taken, and thrown away");
         let long = batch(vec![vec![0; RAFT_MESSAGE_BYTES_MAX + 1]]);
         assert_refused(channel.peer().raft(stream::iter([long])).await, Code::ResourceExhausted, &["a Raft message may have"]);
-        assert_refused(
-            channel.peer().raft(stream::iter([batch(vec![vec![0; 200 * 1024]; 3])])).await,
-            Code::OutOfRange,
-            &["message"],
-        );
+        assert_refused(channel.peer().raft(stream::iter([batch(vec![vec![0; 200 * 1024]; 3])])).await, Code::OutOfRange, &["message"]);
         let head = |total: u64| v1::SnapshotChunk { message: vote(1, member("m3"), 1), total, to_member: 1, data: vec![] };
         let piece = |bytes: usize| v1::SnapshotChunk { data: vec![7; bytes], ..Default::default() };
         let snapshot = async |chunks: Vec<v1::SnapshotChunk>| channel.peer().snapshot(stream::iter(chunks)).await;
@@ -219,7 +219,13 @@ fn a_removed_node_is_refused_everywhere_within_5_s_also_on_open_streams() {
         assert!(ended.code() != Code::DeadlineExceeded && ended.message().contains(&id), "{ended}");
         for channel in channels {
             let refused = async {
-                while channel.peer().raft(stream::empty()).await.err().is_none_or(|status| !status.message().contains("was removed from the cluster")) {
+                while channel
+                    .peer()
+                    .raft(stream::empty())
+                    .await
+                    .err()
+                    .is_none_or(|status| !status.message().contains("was removed from the cluster"))
+                {
                     async_io::Timer::after(Duration::from_millis(50)).await;
                 }
                 Ok(())
@@ -240,7 +246,13 @@ fn a_removed_node_is_refused_everywhere_within_5_s_also_on_open_streams() {
 /// A seat without a keyring is refused as such only to those who may give out seats.
 async fn manager_is_known_at(channel: &proto::Channel) {
     let known = async {
-        while channel.peer().enlist(v1::EnlistRequest { member: 9, keyring: vec![] }).await.err().is_none_or(|status| !status.message().contains("keyring")) {
+        while channel
+            .peer()
+            .enlist(v1::EnlistRequest { member: 9, keyring: vec![] })
+            .await
+            .err()
+            .is_none_or(|status| !status.message().contains("keyring"))
+        {
             async_io::Timer::after(Duration::from_millis(50)).await;
         }
         Ok(())

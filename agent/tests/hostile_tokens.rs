@@ -141,7 +141,9 @@ fn junk_instead_of_a_join_request_is_refused_and_changes_nothing() {
             assert_refused(outcome, Code::InvalidArgument, &[words]);
         }
         // Bytes that are no message at all, whole and cut off, to each service.
-        for (path, body) in [("/disco.v1.Join/Join", &junk[..]), ("/disco.v1.Peer/Report", &junk[..700]), ("/disco.v1.Disco/Write", &[0, 0, 0, 9, 9])] {
+        for (path, body) in
+            [("/disco.v1.Join/Join", &junk[..]), ("/disco.v1.Peer/Report", &junk[..700]), ("/disco.v1.Disco/Write", &[0, 0, 0, 9, 9])]
+        {
             let mut channel = stranger.channel(&spawner, &first.address);
             let body = tonic::body::Body::new(String::from_utf8_lossy(body).into_owned());
             let request = http::Request::post(path).header("content-type", "application/grpc").body(body).expect("a request");

@@ -270,7 +270,9 @@ impl Daemon {
             panic!("asked for the tokens")
         };
         let page = v1::KvList { limit: 1000, ..Default::default() };
-        let Some(Reply::KvPage(keys)) = self.read(false, Query::KvList(page)).expect("as before").result else { panic!("asked for the keys") };
+        let Some(Reply::KvPage(keys)) = self.read(false, Query::KvList(page)).expect("as before").result else {
+            panic!("asked for the keys")
+        };
         format!("{:?}\n{:?}\n{:?}\n{:?}\n{tokens:?}\n{keys:?}", status.nodes, status.instances, status.voters, status.learners)
     }
 

@@ -52,7 +52,10 @@ fn record_what_was_found(sight: &Sight, instance: &InstanceRecord, decisions: &m
     let Found { id, address, state, problem, .. } = found;
     let state = state.filter(|s| *s != InstanceState::Terminated || absence_counts(sight, instance)).unwrap_or(instance.state);
     let id = id.clone().or_else(|| instance.id.clone());
-    let same = id == instance.id && state == instance.state && *problem == instance.problem && (address.is_empty() || *address == instance.address);
+    let same = id == instance.id
+        && state == instance.state
+        && *problem == instance.problem
+        && (address.is_empty() || *address == instance.address);
     if !same {
         let (operation, address, problem) = (instance.operation, address.clone(), problem.clone());
         decisions.push(Decision::Propose(Command::InstanceSeen { operation, id, address, state, problem }));
@@ -126,8 +129,12 @@ fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
             decisions.push(Decision::Propose(Command::Launch { ordinal, parameters: BTreeMap::new() }));
         }
     } else if count > desired {
-        let mut victims: Vec<&InstanceRecord> =
-            sight.state.instances.values().filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me)).collect();
+        let mut victims: Vec<&InstanceRecord> = sight
+            .state
+            .instances
+            .values()
+            .filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me))
+            .collect();
         victims.sort_by_key(|i| (worth(sight, i), u32::MAX - i.ordinal));
         for victim in victims.into_iter().take(count - desired) {
             end(victim, decisions);
@@ -152,7 +159,9 @@ fn replace(sight: &Sight, decisions: &mut Vec<Decision>) {
     if counted(sight) > sight.state.desired_nodes as usize || sight.state.brake(sight.stamp_ms()).is_some() {
         return;
     }
-    for instance in sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me)) {
+    for instance in
+        sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me))
+    {
         let overdue = match instance.node.and_then(|n| sight.state.nodes.get(&n)) {
             Some(node) if matches!(node.state, NodeState::Lost | NodeState::Joining) => sight.ailing_ms(node) > after_ms,
             Some(_) => false,
@@ -202,5 +211,11 @@ fn interest(sight: &Sight, instance: &InstanceRecord) -> u64 {
     }
     let silent = sight.now.mono.saturating_sub(sight.observed.heard_at(node.id)) > SUSPICIOUS_SILENCE_MS;
     // A stopped instance that is meant to be stopped is no reason to ask often.
-    if instance.desired == InstanceDesired::Stopped && agrees { DESCRIBE_CALM_MS } else if agrees && !silent { DESCRIBE_CALM_MS } else { DESCRIBE_ALERT_MS }
+    if instance.desired == InstanceDesired::Stopped && agrees {
+        DESCRIBE_CALM_MS
+    } else if agrees && !silent {
+        DESCRIBE_CALM_MS
+    } else {
+        DESCRIBE_ALERT_MS
+    }
 }

@@ -91,7 +91,9 @@ pub fn problems(sight: &Sight) -> Vec<String> {
     }
     if sight.has_provider && instances::missing(sight) > 0 {
         let brake = sight.state.brake(sight.stamp_ms());
-        problems.extend(brake.map(|why| format!("{} of {} nodes are missing and none is launched: {why}", instances::missing(sight), sight.state.desired_nodes)));
+        problems.extend(brake.map(|why| {
+            format!("{} of {} nodes are missing and none is launched: {why}", instances::missing(sight), sight.state.desired_nodes)
+        }));
     }
     problems
 }

@@ -4,7 +4,6 @@
 //! once a second to whoever may lead.
 
 use super::Replica;
-use std::collections::BTreeMap;
 use crate::{
     logic::raft::Membership,
     model::{
@@ -15,6 +14,7 @@ use crate::{
         query::{Peer, Report},
     },
 };
+use std::collections::BTreeMap;
 
 /// A member that heard no leader for this long reports like a worker.
 const LEADER_SILENT_MS: u64 = 2_500;

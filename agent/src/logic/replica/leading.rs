@@ -213,7 +213,9 @@ impl Replica {
             (_, Provided::Done) => observed.succeeded(key),
             (key, Provided::Failed { why, final_ }) => {
                 observed.back_off(key, now);
-                if let CallKey::Launch(operation) | CallKey::Start(operation) | CallKey::Stop(operation) | CallKey::Terminate(operation) = key {
+                if let CallKey::Launch(operation) | CallKey::Start(operation) | CallKey::Stop(operation) | CallKey::Terminate(operation) =
+                    key
+                {
                     let found = observed.find(operation);
                     found.problem = why.clone();
                     match key {

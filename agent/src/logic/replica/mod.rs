@@ -198,7 +198,11 @@ impl Replica {
     fn tick_timings(&self) -> TickTimings {
         let ticks = |ms: u64| (ms / TICK_MS).max(1) as usize;
         let timings = self.config.timings;
-        TickTimings { heartbeat: ticks(timings.heartbeat_ms), election_min: ticks(timings.election_min_ms), election_max: ticks(timings.election_max_ms) }
+        TickTimings {
+            heartbeat: ticks(timings.heartbeat_ms),
+            election_min: ticks(timings.election_min_ms),
+            election_max: ticks(timings.election_max_ms),
+        }
     }
 
     /// Takes something in. Never fails: a full queue answers `Busy` through a `Reply`.
@@ -241,7 +245,8 @@ impl Replica {
         if let Some(consensus) = &self.consensus {
             due = due.min(self.ticked_at + consensus.ticks_until_due() * TICK_MS);
         }
-        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.writes_deadline(), self.stopping_by] {
+        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.writes_deadline(), self.stopping_by]
+        {
             due = due.min(candidate.unwrap_or(u64::MAX));
         }
         due.max(self.now.mono + 1).min(self.now.mono + 3_600_000)
@@ -319,7 +324,9 @@ impl Replica {
             match entry.content {
                 Content::Command(bytes) => match codec::decode::<Proposal>(&bytes) {
                     Ok(proposal) => self.apply(entry.index, entry.term, proposal),
-                    Err(error) => return self.stop(true, format!("log entry {} cannot be carried out by this build: {error}", entry.index)),
+                    Err(error) => {
+                        return self.stop(true, format!("log entry {} cannot be carried out by this build: {error}", entry.index));
+                    }
                 },
                 Content::Membership(group) => {
                     self.state.seats_taken(|m| group.contains(m));

@@ -2,10 +2,7 @@
 
 use super::{Level, Replica, Waiting, contact::Contact, reads::Reads};
 use crate::{
-    logic::{
-        raft::Consensus,
-        state::State,
-    },
+    logic::{raft::Consensus, state::State},
     model::{
         ids::{MemberId, NodeId, Ticket},
         io::{Batch, Effect, Keyring, Restored, Seat},
@@ -48,7 +45,8 @@ impl Replica {
     fn seat_changed(&mut self, change: SeatChange) {
         let begun = match change.kind {
             Kind::Begin(batch, member) => {
-                let restored = Restored { member: Some(member), snapshot: batch.snapshot, entries: Vec::new(), hard_state: batch.hard_state };
+                let restored =
+                    Restored { member: Some(member), snapshot: batch.snapshot, entries: Vec::new(), hard_state: batch.hard_state };
                 self.resume(member, &restored)
             }
             Kind::Take(member) => self.resume(member, &Restored { member: Some(member), ..Restored::default() }),

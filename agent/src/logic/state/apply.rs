@@ -17,10 +17,18 @@ use crate::model::{
 pub enum Outcome {
     Done,
     Existed(bool),
-    TokenCreated { id: String },
-    Joined { node: NodeId, stamp_ms: u64 },
+    TokenCreated {
+        id: String,
+    },
+    Joined {
+        node: NodeId,
+        stamp_ms: u64,
+    },
     /// Nothing was changed.
-    Refused { code: &'static str, why: String },
+    Refused {
+        code: &'static str,
+        why: String,
+    },
 }
 
 impl Outcome {
@@ -64,7 +72,9 @@ impl State {
             Command::InstanceSet { id, desired } => self.instance_set(&id, desired),
             Command::Destroy => self.destroy(),
             Command::Join { credential, node } => self.join(&credential, *node),
-            Command::NodeUpdate { node, address, cpus, memory, commands_known } => self.node_update(node, address, cpus, memory, commands_known),
+            Command::NodeUpdate { node, address, cpus, memory, commands_known } => {
+                self.node_update(node, address, cpus, memory, commands_known)
+            }
             Command::NodeState { node, state, reason } => self.node_state(node, state, &reason),
             Command::MemberAssign(node) => self.member_assign(node),
             Command::MemberClear(node) => self.member_clear(node),

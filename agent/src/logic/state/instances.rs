@@ -21,7 +21,10 @@ impl State {
         }
         let recent = self.launches.iter().filter(|at| **at + HOUR_MS > stamp_ms).count();
         if recent >= self.settings.max_launches_per_hour as usize {
-            return Some(format!("{recent} launches within the last hour, max_launches_per_hour is {}", self.settings.max_launches_per_hour));
+            return Some(format!(
+                "{recent} launches within the last hour, max_launches_per_hour is {}",
+                self.settings.max_launches_per_hour
+            ));
         }
         None
     }
@@ -74,7 +77,14 @@ impl State {
         Outcome::Done
     }
 
-    pub(super) fn instance_seen(&mut self, operation: OperationId, id: Option<String>, address: String, seen: InstanceState, problem: &str) -> Outcome {
+    pub(super) fn instance_seen(
+        &mut self,
+        operation: OperationId,
+        id: Option<String>,
+        address: String,
+        seen: InstanceState,
+        problem: &str,
+    ) -> Outcome {
         let stamp = self.stamp_ms;
         let Some(instance) = self.instances.get_mut(&operation) else {
             return Outcome::refused("not_found", format!("no operation {operation}"));

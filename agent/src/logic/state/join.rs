@@ -72,7 +72,10 @@ impl State {
             };
         }
         if self.removed.contains(&joiner.id) {
-            return Outcome::refused("removed", format!("node {} was removed from the cluster; to join as a new one, delete its data dir", joiner.id));
+            return Outcome::refused(
+                "removed",
+                format!("node {} was removed from the cluster; to join as a new one, delete its data dir", joiner.id),
+            );
         }
         if self.nodes.values().any(|n| n.public_key == joiner.public_key) {
             return Outcome::refused("taken", "another node has this key".into());
