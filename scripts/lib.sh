@@ -38,7 +38,8 @@ build_release() {
     need_toolchain
     local triple
     triple=$(host)
-    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+    # Not position-independent: relocated pointers would be a megabyte of private memory in each process.
+    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static" \
         cargo build --release --locked --target "$triple" -p agent -p ctl --bins
     mkdir -p target/bin
     # Links, not copies: what runs is what was built last.

@@ -40,6 +40,7 @@ fn node(id: u64, state: NodeState, member: Option<u64>) -> NodeRecord {
         admitted: Role::Manager,
         since_ms: 9_000_000,
         seated: member.is_some(),
+        leaving: false,
     }
 }
 
@@ -177,6 +178,10 @@ fn scaling_down_takes_nodes_out_of_the_group_before_it_ends_them() {
     assert_eq!(decisions, vec![joint(&[], &[], &[2, 3])]);
 
     play.group.voters = vec![MemberId(1)];
+    let clear = |id| Decision::Propose(Command::MemberClear(NodeId(id)));
+    assert_eq!(&play.decide()[..2], &[clear(2), clear(3)], "the seat first");
+
+    play.state.nodes.values_mut().filter(|n| n.id != NodeId(1)).for_each(|n| n.member = None);
     let remove = |id| Decision::Propose(Command::NodeRemove(NodeId(id)));
     let decisions = play.decide();
     assert_eq!(&decisions[..2], &[remove(2), remove(3)]);

@@ -131,7 +131,13 @@ fn launches_stop_at_the_brakes() {
     assert_eq!(launch(&mut log).0, "ok");
     assert_eq!(launch(&mut log).0, "limit", "max_nodes");
 
-    let ended = |operation| Command::InstanceSeen { operation, id: None, address: String::new(), state: InstanceState::Terminated, problem: String::new() };
+    let ended = |operation| Command::InstanceSeen {
+        operation,
+        id: None,
+        address: String::new(),
+        state: InstanceState::Terminated,
+        problem: String::new(),
+    };
     log.apply(ended(operation));
     let (third, operation) = launch(&mut log);
     assert_eq!(third, "ok");
@@ -158,7 +164,13 @@ fn a_launch_token_is_for_one_node_and_dies_with_its_instance() {
     assert_eq!(join(&mut log, 2), "ok");
     assert_eq!(join(&mut log, 2), "ok", "again, with the same key");
     assert_eq!(join(&mut log, 3), "token_used");
-    log.apply(Command::InstanceSeen { operation, id: Some("i-2".into()), address: "a:1".into(), state: InstanceState::Running, problem: String::new() });
+    log.apply(Command::InstanceSeen {
+        operation,
+        id: Some("i-2".into()),
+        address: "a:1".into(),
+        state: InstanceState::Running,
+        problem: String::new(),
+    });
     assert_eq!(log.state.nodes[&NodeId(2)].instance.as_deref(), Some("i-2"), "whichever comes first");
 
     log.apply(Command::Launch { ordinal: 3, parameters: BTreeMap::new() });
@@ -187,7 +199,8 @@ fn a_retried_request_changes_nothing_and_gets_the_first_answer() {
 fn what_outsiders_can_grow_is_bounded() {
     let mut log = Log::new();
     let value = vec![0; 60_000];
-    let refused = (0..100).map(|n| log.apply(Command::KvSet { key: format!("k{n}"), value: value.clone() })).filter(|o| code(o) == "limit").count();
+    let refused =
+        (0..100).map(|n| log.apply(Command::KvSet { key: format!("k{n}"), value: value.clone() })).filter(|o| code(o) == "limit").count();
     assert!(refused > 0 && log.state.kv_bytes as usize <= KV_BYTES_MAX);
     let bytes: usize = log.state.kv.iter().map(|(k, r)| k.len() + r.value.len()).sum();
     assert_eq!(log.state.kv_bytes as usize, bytes);

@@ -9,9 +9,7 @@ use crate::message::Failure;
 use agent::model::limits;
 use proto::v1::{self, disco_client::DiscoClient, read_reply, read_request, write_request};
 use proto::{Channel, ChannelLimits, Spawner};
-use std::fs::File;
 use std::future::Future;
-use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tonic::{Code, Response, Status, Streaming};
@@ -80,10 +78,8 @@ struct Door {
 
 /// Makes doors for addresses.
 enum Key {
-    /// A node's control.sock: there is one door. A long path is kept reachable by its open folder.
-    Socket {
-        _folder: Option<File>,
-    },
+    /// A node's control.sock: there is one door.
+    Socket,
     Certificate(std::sync::Arc<rustls::ClientConfig>),
 }
 
@@ -105,7 +101,7 @@ impl Client {
     /// The folder has no cluster yet, or its files are damaged.
     pub fn open(context: &Context, spawner: &Spawner) -> Result<Client, Failure> {
         if let Some(path) = &context.socket {
-            return Client::through_socket(path.clone(), spawner);
+            return Ok(Client::through_socket(path.clone(), spawner));
         }
         let shown = context.folder.display();
         let Some(cluster) = context.cluster()? else {
@@ -118,34 +114,23 @@ impl Client {
         Client::with_certificate(&identity, &addresses, spawner)
     }
 
-    /// # Errors
-    /// The system gave no random bytes.
-    pub fn through_socket(path: PathBuf, spawner: &Spawner) -> Result<Client, Failure> {
-        let address = path.display().to_string();
-        let mut key = Key::Socket { _folder: None };
-        let mut short = path;
-        // unix(7): sun_path has 108 bytes. Deep folders are reached through a descriptor of the folder.
-        if short.as_os_str().len() >= 108
-            && let (Some(folder), Some(name)) = (short.parent(), short.file_name())
-            && let Ok(folder) = File::open(folder)
-        {
-            short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-            key = Key::Socket { _folder: Some(folder) };
-        }
-        let grpc = Channel::unix(spawner.clone(), short, ChannelLimits::default()).disco();
-        Client::new(spawner, key, vec![Door { address, grpc }])
+    /// The node behind this socket file, and no other.
+    pub fn through_socket(path: PathBuf, spawner: &Spawner) -> Client {
+        let channel = Channel::unix(spawner.clone(), path, ChannelLimits::default());
+        let door = Door { address: channel.address().to_owned(), grpc: channel.disco() };
+        Client::new(spawner, Key::Socket, vec![door])
     }
 
     /// # Errors
     /// The certificate, its key or the CA is damaged.
     pub fn with_certificate(identity: &Identity, addresses: &[String], spawner: &Spawner) -> Result<Client, Failure> {
-        let mut client = Client::new(spawner, Key::Certificate(crate::identity::tls(identity)?), Vec::new())?;
+        let mut client = Client::new(spawner, Key::Certificate(crate::identity::tls(identity)?), Vec::new());
         client.know(addresses);
         Ok(client)
     }
 
-    fn new(spawner: &Spawner, key: Key, doors: Vec<Door>) -> Result<Client, Failure> {
-        Ok(Client { spawner: spawner.clone(), key, doors, good: 0, patience: Patience::default(), client: random()?, sequence: 0 })
+    fn new(spawner: &Spawner, key: Key, doors: Vec<Door>) -> Client {
+        Client { spawner: spawner.clone(), key, doors, good: 0, patience: Patience::default(), client: random(), sequence: 0 }
     }
 
     pub fn with_patience(mut self, patience: Patience) -> Client {
@@ -311,14 +296,10 @@ pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Opti
     .await
 }
 
-/// # Errors
-/// The system gave no random bytes.
-pub fn random() -> Result<u64, Failure> {
-    use ring::rand::SecureRandom as _;
-    let mut bytes = [0; 8];
-    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::broke("the system gives no random bytes"))?;
-    Ok(u64::from_le_bytes(bytes))
+/// A number nobody else has.
+pub fn random() -> u64 {
+    u64::from_le_bytes(agent::drivers::pki::random_bytes())
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -65,9 +65,65 @@ pub async fn issue(context: &Context, client: &mut Client) -> Result<(Identity, 
 /// Nobody answers, the answer is no, or the disk fails.
 pub async fn renew_if_due(context: &Context, client: &mut Client) -> Result<(), Failure> {
     let Some(identity) = context.identity()? else { return Ok(()) };
-    if trust(&identity)?.identity().is_none_or(|own| !own.is_due(now_ms())) {
+    // Sooner than a node's: whoever comes back after half a year of silence still has half a year.
+    let half = |own: pki::Identity| own.not_before_ms / 2 + own.not_after_ms / 2;
+    if trust(&identity)?.identity().is_none_or(|own| now_ms() <= half(own)) {
         return Ok(());
     }
     let (identity, _) = issue(context, client).await?;
     context.write_identity(&identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Global;
+    use crate::client::tests::with_node;
+    use crate::context::ClusterFile;
+    use agent::drivers::pki::{Authority, public_key};
+    use agent::model::ids::ClusterId;
+    use agent::model::limits::ADMIN_CERTIFICATE_TTL_MS;
+
+    /// A folder that holds a certificate of this age.
+    fn folder(authority: &Authority, age_ms: u64) -> (tempfile::TempDir, Context) {
+        let dir = tempfile::tempdir().unwrap();
+        let context = Context::new(&Global { dir: Some(dir.path().to_owned()), ..Global::default() }).unwrap();
+        context.make_disco().unwrap();
+        let cluster = ClusterFile { id: ClusterId(7).to_string(), name: "c".into(), provider: "local".into() };
+        context.write_cluster(&cluster).unwrap();
+        let key = pki::new_key();
+        let certificate = authority.sign_admin(&public_key(&key).unwrap(), now_ms() - age_ms).unwrap();
+        let identity = Identity {
+            ca_pem: pem::certificate_to_pem(authority.certificate()),
+            certificate_pem: pem::certificate_to_pem(&certificate),
+            key_pem: pem::key_to_pem(&key),
+        };
+        context.write_identity(&identity).unwrap();
+        (dir, context)
+    }
+
+    #[test]
+    fn a_certificate_past_half_its_time_is_renewed_for_the_same_key() {
+        for (age_ms, renewed) in [(0, false), (ADMIN_CERTIFICATE_TTL_MS / 2 + 60_000, true)] {
+            let authority = Authority::create(ClusterId(7), now_ms());
+            let (_dir, context) = folder(&authority, age_ms);
+            let before = context.identity().unwrap().expect("it was written");
+            with_node(vec![], async |client, node| {
+                *node.authority.lock().unwrap() = Some(authority);
+                renew_if_due(&context, client).await.unwrap();
+            });
+            let after = context.identity().unwrap().expect("it stays");
+            assert_eq!((after.certificate_pem != before.certificate_pem, after.key_pem), (renewed, before.key_pem), "age {age_ms}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_cluster_is_not_taken() {
+        let (_dir, context) = folder(&Authority::create(ClusterId(7), now_ms()), 0);
+        let failure = with_node(vec![], async |client, node| {
+            *node.authority.lock().unwrap() = Some(Authority::create(ClusterId(8), now_ms()));
+            issue(&context, client).await.err().expect("it is another cluster's")
+        });
+        assert!(failure.in_one_line().contains("the node is of cluster 0000000000000008"), "{}", failure.in_one_line());
+    }
 }

@@ -47,6 +47,15 @@ fn a_bootstrap_killed_anywhere_and_run_again_ends_with_exactly_three() {
     }
 }
 
+/// Ends the writer also when the test fails: it holds the project, which ends the daemons when it goes.
+struct StopWriting(Arc<AtomicBool>);
+
+impl Drop for StopWriting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Writes one key after the other, each until it is acknowledged; returns what was acknowledged and the longest gap.
 fn writer(project: Arc<Project>, stop: Arc<AtomicBool>) -> thread::JoinHandle<(Vec<String>, Duration)> {
     thread::spawn(move || {
@@ -73,6 +82,7 @@ fn a_killed_leader_loses_nothing_and_the_cluster_is_three_again() {
     let before = identities(&project);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = writer(project.clone(), stop.clone());
+    let guard = StopWriting(stop);
     for round in 0..rounds(3) {
         let leader = project.leader_instance().expect("a leader");
         let pid = project.pid(&leader).expect("it runs");
@@ -81,7 +91,7 @@ fn a_killed_leader_loses_nothing_and_the_cluster_is_three_again() {
         let took = project.wait_for_managers(3, Duration::from_secs(10));
         println!("round {round}: {leader} killed, three ready again after {took:.2?}");
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(guard);
     let (acknowledged, longest) = writing.join().expect("the writer");
     println!("{} writes acknowledged, longest gap {longest:.2?}", acknowledged.len());
     assert!(longest < Duration::from_secs(4), "writes resumed only after {longest:?}");
@@ -129,7 +139,8 @@ fn a_cluster_scales_to_one_and_back_and_replaces_what_is_terminated() {
     project.ok(&["scale", "3"]);
     project.wait_for_managers(3, Duration::from_secs(20));
 
-    let follower = project.running().into_iter().map(|(i, _)| i).find(|i| Some(i) != project.leader_instance().as_ref()).expect("a follower");
+    let follower =
+        project.running().into_iter().map(|(i, _)| i).find(|i| Some(i) != project.leader_instance().as_ref()).expect("a follower");
     project.ok(&["instance", "terminate", &follower]);
     wait_until(Duration::from_secs(20), "a replacement", || project.running().len() == 3 && project.pid(&follower).is_none(), String::new);
     project.wait_for_managers(3, Duration::from_secs(20));

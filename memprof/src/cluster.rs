@@ -138,12 +138,12 @@ impl Cluster {
 
     /// Runs `disco` in the folder to its end.
     pub fn disco(&self, args: &[&str]) -> Result<Output, ClusterError> {
-        let output = self.command(args).stdin(Stdio::null()).output().map_err(|source| file("run", &self.bin().join("disco"), source))?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(ClusterError::Disco { args: args.join(" "), status: output.status.to_string(), stderr })
+        let output = self.output(args)?;
+        if output.status.success() { Ok(output) } else { Err(refused(args, &output)) }
+    }
+
+    fn output(&self, args: &[&str]) -> Result<Output, ClusterError> {
+        self.command(args).stdin(Stdio::null()).output().map_err(|source| file("run", &self.bin().join("disco"), source))
     }
 
     /// `disco` with these arguments, not started.
@@ -155,7 +155,13 @@ impl Cluster {
 
     /// What the cluster says of itself now, linearizable.
     pub fn status(&self) -> Result<Status, ClusterError> {
-        Ok(serde_json::from_slice(&self.disco(&["status", "--json"])?.stdout)?)
+        // `disco status` says by its exit code whether all is well, and prints how it is either way.
+        let args = ["status", "--json"];
+        let output = self.output(&args)?;
+        if output.stdout.is_empty() {
+            return Err(refused(&args, &output));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     /// Asks until `wanted` holds, at most a minute.
@@ -221,6 +227,11 @@ impl Drop for Cluster {
             self.kill(pid);
         }
     }
+}
+
+fn refused(args: &[&str], output: &Output) -> ClusterError {
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    ClusterError::Disco { args: args.join(" "), status: output.status.to_string(), stderr }
 }
 
 fn file(doing: &'static str, path: &Path, source: io::Error) -> ClusterError {

@@ -28,6 +28,7 @@ use crate::{
     explain::explain,
     io::{HyperIo, SmolTimer, Spawner, within},
     is_streaming,
+    socket_path::SocketPath,
     tls::SERVER_NAME,
     v1::{disco_client::DiscoClient, join_client::JoinClient, peer_client::PeerClient},
 };
@@ -266,7 +267,8 @@ impl Shared {
                 self.shake_hands(stream).await
             }
             Target::Unix(path) => {
-                let socket = Async::<UnixStream>::connect(path).await.map_err(|error| explain(&error))?;
+                let path = SocketPath::of(path).map_err(|error| explain(&error))?;
+                let socket = Async::<UnixStream>::connect(path.as_path()).await.map_err(|error| explain(&error))?;
                 self.shake_hands(socket).await
             }
         }

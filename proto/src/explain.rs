@@ -14,6 +14,10 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
         if let Some(tls) = cause.downcast_ref::<TlsError>() {
             return explain_tls(tls);
         }
+        // What rustls says of a peer that was killed (no close_notify) is a lecture; the kind says it all.
+        if let Some(io) = cause.downcast_ref::<io::Error>().filter(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
+            return explain_io(io);
+        }
         // io::Error shows what it wraps as itself, so `source` skips it: look inside.
         let inner = cause.downcast_ref::<io::Error>().and_then(|e| e.get_ref()).map(|e| e as &(dyn Error + 'static));
         match inner.or_else(|| cause.source()) {

@@ -14,6 +14,7 @@ mod io;
 mod routes;
 mod seats;
 pub mod server;
+mod socket_path;
 mod tls;
 
 pub use channel::{Channel, ChannelLimits};

@@ -29,6 +29,7 @@ use crate::{
     explain::explain,
     io::{Spawner, within},
     seats::{Seat, Seats},
+    socket_path::SocketPath,
 };
 
 /// RFC 8446, 5.1: content type of the record that opens a handshake.
@@ -105,7 +106,7 @@ impl Listener {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = Async::<UnixListener>::bind(path)?;
+        let listener = Async::<UnixListener>::bind(SocketPath::of(path)?.as_path())?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Listener::Unix(listener))
     }

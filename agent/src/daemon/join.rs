@@ -30,6 +30,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
+    #[error("no seed is of the token's cluster: each shows another CA (last asked: `{address}`)")]
+    OtherCluster { address: String },
     #[error("`{address}` does not let this node in: {why}")]
     Refused { address: String, why: String },
     #[error("`{address}` answered with something that is not ours")]
@@ -94,7 +96,9 @@ async fn ask(
 ) -> Result<(String, v1::JoinReply), JoinError> {
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
+    let other_ca = PkiError::OtherCa.to_string();
     loop {
+        let mut others = 0;
         for address in seeds {
             let tls = pki::joiner_tls(token.ca_digest);
             let channel = Channel::tcp(spawner.clone(), address.clone(), tls, ChannelLimits::default());
@@ -103,12 +107,17 @@ async fn ask(
                 Err(status) if is_final(&status) => {
                     return Err(JoinError::Refused { address: address.clone(), why: status.message().to_owned() });
                 }
+                Err(status) if status.message().contains(&other_ca) => others += 1,
                 Err(status) if status.message() != told => {
                     log::warn!("cannot join yet: {}", status.message());
                     told = status.message().to_owned();
                 }
                 Err(_) => {}
             }
+        }
+        // One seed of another cluster may be an address that changed hands; all of them are the wrong token.
+        if others == seeds.len() {
+            return Err(JoinError::OtherCluster { address: seeds.last().cloned().unwrap_or_default() });
         }
         // Many nodes that start at once must not ask in step.
         async_io::Timer::after(pause.mul_f32(0.5 + pki::random_fraction())).await;

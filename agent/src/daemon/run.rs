@@ -45,6 +45,8 @@ const STOPPED: u8 = 0;
 const BROKE: u8 = 2;
 /// After a burst of work this long passes before free memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(10);
+/// Work that nobody asked for (joining, elections, snapshots) leaves traces too: look again this often.
+const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -85,7 +87,9 @@ impl RunError {
             RunError::Config(error) => error.hint(),
             RunError::DataDir(DataDirError::InUse { .. }) => Some("stop it first, or give this one another --data-dir".into()),
             RunError::Purposeless(_) => Some("set `originate = true`, or `seeds` and `token` (from `disco token create`)".into()),
-            RunError::Join(JoinError::Refused { .. }) => Some("make a new token with `disco token create` and set it as `token`".into()),
+            RunError::Join(JoinError::Refused { .. } | JoinError::OtherCluster { .. }) => {
+                Some("make a new token with `disco token create` and set it as `token`".into())
+            }
             RunError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
                 Some("this node cannot go on; remove it with `disco node rm` and let it join anew with an empty data dir".into())
             }
@@ -320,12 +324,19 @@ fn reload(before: &Config) {
     }
 }
 
-/// The allocator keeps what a burst needed; without this the process would stay at its peak.
+/// The allocator keeps what a burst needed, and the kernel the code that starting and joining ran once; without this the
+/// process would stay at its peak.
 async fn give_memory_back(api: Arc<Api>) {
     loop {
-        api.activity.wait().await;
         async_io::Timer::after(TRIM_AFTER).await;
         syscall::trim_allocator();
+        if let Err(error) = syscall::release_code_pages() {
+            log::debug!("cannot unmap code pages: {error}");
+        }
+        or(api.activity.wait(), async {
+            async_io::Timer::after(TRIM_AT_LEAST_EVERY).await;
+        })
+        .await;
     }
 }
 

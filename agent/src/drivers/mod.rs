@@ -8,4 +8,3 @@ pub mod provider;
 pub mod script;
 pub mod store;
 pub mod syscall;
-

@@ -357,13 +357,6 @@ pub fn lower_priority(nice: i32) -> io::Result<()> {
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(|_| ())
 }
 
-/// Bytes of a page of memory.
-pub fn page_bytes() -> u64 {
-    // SAFETY: sysconf takes a number and touches no memory of ours.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(bytes).unwrap_or(4096)
-}
-
 /// What [`poll`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
@@ -470,4 +463,30 @@ pub fn trim_allocator() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Unmaps the pages of our own binary: code and constants that ran once and may not run again for long. They stay in
+/// the kernel's page cache and come back by a page fault each, so this costs microseconds and loses nothing.
+///
+/// # Errors
+/// As reading /proc/self/smaps.
+pub fn release_code_pages() -> io::Result<()> {
+    let binary = fs::read_link("/proc/self/exe")?;
+    let smaps = fs::read_to_string("/proc/self/smaps")?;
+    let hex = |text| usize::from_str_radix(text, 16).ok();
+    let mut mapping = None;
+    for line in smaps.lines() {
+        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if let Some((start, end)) = first.split_once('-') {
+            // proc_pid_smaps(5): start-end permissions offset device inode path; here readable and not writable ones.
+            let ours = rest.starts_with("r-") && rest.ends_with(&*binary.to_string_lossy());
+            mapping = hex(start).zip(hex(end)).filter(|_| ours);
+        } else if let (Some((start, end)), "Anonymous:", "0 kB") = (mapping, first, rest.trim()) {
+            // Not zero are private copies (relocated pointers, made read-only since): they are not in the file like this.
+            // SAFETY: the range is our own binary's, not writable, without private copies, and nothing ever unmaps it:
+            // whoever touches it next gets the same bytes from the file (no one can write it now: ETXTBSY).
+            check(unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) })?;
+        }
+    }
+    Ok(())
 }

@@ -78,8 +78,11 @@ impl FromStr for OperationId {
     fn from_str(text: &str) -> Result<Self, BadId> {
         let mut parts = text.splitn(3, '-');
         let mut part = || parts.next().ok_or(BadId);
-        let operation =
-            OperationId { cluster: part()?.parse()?, epoch: part()?.parse().map_err(|_| BadId)?, index: part()?.parse().map_err(|_| BadId)? };
+        let operation = OperationId {
+            cluster: part()?.parse()?,
+            epoch: part()?.parse().map_err(|_| BadId)?,
+            index: part()?.parse().map_err(|_| BadId)?,
+        };
         // One spelling only: no signs, no leading zeros.
         if alloc::format!("{operation}") == text { Ok(operation) } else { Err(BadId) }
     }

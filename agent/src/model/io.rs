@@ -19,32 +19,84 @@ pub enum Input {
     /// Time passed: the pump slept until `poll_deadline()`.
     Tick,
     /// The store made `Effect::Persist { number }` durable.
-    Persisted { number: u64 },
+    Persisted {
+        number: u64,
+    },
     /// The store failed: the node must stop rather than lie.
-    StoreFailed { why: String },
+    StoreFailed {
+        why: String,
+    },
     /// Raft messages from a peer. The driver has checked that the certificate is `from`'s.
-    Raft { from: NodeId, to: MemberId, messages: Vec<Vec<u8>> },
+    Raft {
+        from: NodeId,
+        to: MemberId,
+        messages: Vec<Vec<u8>>,
+    },
     /// A whole snapshot from a peer: the Raft message without data, and the data.
-    Snapshot { from: NodeId, to: MemberId, message: Vec<u8>, data: Vec<u8> },
+    Snapshot {
+        from: NodeId,
+        to: MemberId,
+        message: Vec<u8>,
+        data: Vec<u8>,
+    },
     /// How sending a snapshot ended.
-    SnapshotSent { to: MemberId, ok: bool },
+    SnapshotSent {
+        to: MemberId,
+        ok: bool,
+    },
     /// Connecting or sending to a node failed.
-    Unreachable { node: NodeId },
+    Unreachable {
+        node: NodeId,
+    },
     /// Somebody asks something; answered by one `Effect::Reply`.
-    Request { ticket: Ticket, principal: Principal, request: Request },
+    Request {
+        ticket: Ticket,
+        principal: Principal,
+        request: Request,
+    },
     /// The asker went away.
-    Cancelled { ticket: Ticket },
+    Cancelled {
+        ticket: Ticket,
+    },
     /// The leader's call: take this Raft seat, hold this keyring. Answered by `Reply` (Written) once durable.
-    Enlist { ticket: Ticket, from: NodeId, member: MemberId, keyring: Keyring },
+    Enlist {
+        ticket: Ticket,
+        from: NodeId,
+        member: MemberId,
+        keyring: Keyring,
+    },
     /// The leader's call: leave the seat, delete the keyring. Answered by `Reply` (Written) once durable.
-    Discharge { ticket: Ticket, from: NodeId, member: MemberId },
+    Discharge {
+        ticket: Ticket,
+        from: NodeId,
+        member: MemberId,
+    },
     /// Answer to `Effect::Enlist` / `Effect::Discharge`.
-    Enlisted { node: NodeId, member: MemberId, ok: bool },
-    Discharged { node: NodeId, member: MemberId, ok: bool },
+    Enlisted {
+        node: NodeId,
+        member: MemberId,
+        ok: bool,
+    },
+    Discharged {
+        node: NodeId,
+        member: MemberId,
+        ok: bool,
+    },
     /// Answer to a provider effect.
-    Provided { id: u64, outcome: Provided },
+    Provided {
+        id: u64,
+        outcome: Provided,
+    },
     /// Answer to `Effect::Report`. `leader` is none when nobody answered or nobody leads.
+<<<<<<< HEAD
     ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Vec<TaskOrder> },
+=======
+    ReportAnswered {
+        leader: Option<(NodeId, String)>,
+        managers: Vec<Peer>,
+        removed: Vec<NodeId>,
+    },
+>>>>>>> main
     /// The cluster answered a report: this node was removed from it for good.
     Removed,
     /// The runtime: what became of a task's process. At the start of the process one `Up { adopted }` or `Ended`
@@ -63,33 +115,75 @@ pub enum Input {
 /// How a provider call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Provided {
-    Launched { operation: OperationId, id: String, address: String },
+    Launched {
+        operation: OperationId,
+        id: String,
+        address: String,
+    },
     /// All instances of this cluster the provider knows.
     Described(Vec<InstanceSeen>),
     /// Start, stop or terminate was accepted.
     Done,
     /// It failed. `final_` says that repeating the same call cannot help.
-    Failed { why: String, final_: bool },
+    Failed {
+        why: String,
+        final_: bool,
+    },
 }
 
 /// Something to do.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Make this durable in one transaction, then say `Persisted { number }`. In order, one at a time.
-    Persist { number: u64, batch: Batch },
+    Persist {
+        number: u64,
+        batch: Batch,
+    },
     /// Raft messages for a member, over the link to its node. May be dropped; `Unreachable` is welcome then.
-    Send { node: NodeId, address: String, to: MemberId, messages: Vec<Vec<u8>> },
+    Send {
+        node: NodeId,
+        address: String,
+        to: MemberId,
+        messages: Vec<Vec<u8>>,
+    },
     /// A snapshot, chunked; answered by `SnapshotSent`.
-    SendSnapshot { node: NodeId, address: String, to: MemberId, message: Vec<u8>, data: Arc<Vec<u8>> },
-    Reply { ticket: Ticket, answer: Answer },
-    Enlist { node: NodeId, address: String, member: MemberId, keyring: Keyring },
-    Discharge { node: NodeId, address: String, member: MemberId },
+    SendSnapshot {
+        node: NodeId,
+        address: String,
+        to: MemberId,
+        message: Vec<u8>,
+        data: Arc<Vec<u8>>,
+    },
+    Reply {
+        ticket: Ticket,
+        answer: Answer,
+    },
+    Enlist {
+        node: NodeId,
+        address: String,
+        member: MemberId,
+        keyring: Keyring,
+    },
+    Discharge {
+        node: NodeId,
+        address: String,
+        member: MemberId,
+    },
     /// Provider calls; each answered by one `Provided { id }`. Never emitted for replayed entries.
-    Provide { id: u64, call: ProviderCall },
+    Provide {
+        id: u64,
+        call: ProviderCall,
+    },
     /// Tell the leader (or, if unknown, the first of `try_in_order` that answers) that this node lives.
-    Report { report: Report, try_in_order: Vec<String> },
+    Report {
+        report: Report,
+        try_in_order: Vec<String>,
+    },
     /// Replicated state changed up to `index`: wake watchers, take the new access list.
-    Changed { index: u64, access: Option<Arc<Access>> },
+    Changed {
+        index: u64,
+        access: Option<Arc<Access>>,
+    },
     /// Save or (None) delete the keyring file; before the answer to Enlist/Discharge goes out.
     Keyring(Option<Keyring>),
     /// Something for the runtime.
@@ -99,9 +193,15 @@ pub enum Effect {
     /// This node leads no more (or the modules changed): end the executor.
     ScriptEnd,
     /// A line for the log.
-    Log { level: Level, text: String },
+    Log {
+        level: Level,
+        text: String,
+    },
     /// Leave: the process exits with this reason. `failed` → exit code 2.
-    Stop { failed: bool, why: String },
+    Stop {
+        failed: bool,
+        why: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

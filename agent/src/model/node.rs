@@ -1,6 +1,9 @@
 //! A node as the replicated state knows it.
 
-use super::ids::{MemberId, NodeId};
+use super::{
+    ids::{MemberId, NodeId},
+    limits::ADDRESS_BYTES_MAX,
+};
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
@@ -49,6 +52,9 @@ pub struct NodeRecord {
     /// `member` has been in the group. Once out of it again it may not be reused: the seat is given up first.
     #[n(15)]
     pub seated: bool,
+    /// A person took it out: it leaves the Raft group first, then the cluster.
+    #[n(16)]
+    pub leaving: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -93,4 +99,11 @@ impl Role {
             Role::Manager => "manager",
         }
     }
+}
+
+/// Whether `text` can be where others reach a node: `host:port`, nothing that a terminal or a log would act on.
+pub fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let plain = text.len() <= ADDRESS_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    plain && !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

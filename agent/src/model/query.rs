@@ -26,11 +26,20 @@ pub enum Principal {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    Write { id: RequestId, op: Op },
+    Write {
+        id: RequestId,
+        op: Op,
+    },
     /// Linearizable unless `stale`.
-    Read { stale: bool, query: Query },
+    Read {
+        stale: bool,
+        query: Query,
+    },
     /// The secret part of a token and who wants in.
-    Join { secret: String, node: super::command::Joiner },
+    Join {
+        secret: String,
+        node: super::command::Joiner,
+    },
     /// A node's word about itself.
     Report(Report),
     /// What would change if these modules were applied (path to source); runs `configure` on a recording cluster.
@@ -44,13 +53,23 @@ pub enum Request {
 pub enum Op {
     Scale(u32),
     Configure(SettingsChange),
-    KvSet { key: String, value: Vec<u8> },
+    KvSet {
+        key: String,
+        value: Vec<u8>,
+    },
     KvDelete(String),
-    TokenCreate { role: Role, ttl_ms: u64, uses: u32 },
+    TokenCreate {
+        role: Role,
+        ttl_ms: u64,
+        uses: u32,
+    },
     TokenRevoke(String),
     /// Node id or name.
     NodeRemove(String),
-    InstanceSet { id: String, desired: InstanceDesired },
+    InstanceSet {
+        id: String,
+        desired: InstanceDesired,
+    },
     Destroy,
     ModulesPut(BTreeMap<String, String>),
     ModulesRollback,
@@ -68,9 +87,16 @@ pub enum Op {
 pub enum Query {
     Status,
     KvGet(String),
-    KvList { prefix: String, after: String, limit: u32 },
+    KvList {
+        prefix: String,
+        after: String,
+        limit: u32,
+    },
     Tokens,
-    Events { after: u64, limit: u32 },
+    Events {
+        after: u64,
+        limit: u32,
+    },
     /// This node's own Raft position; never forwarded, always stale.
     Member,
 }
@@ -92,13 +118,22 @@ pub struct Report {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Written { index: u64, result: Written },
-    Read { index: u64, view: View },
+    Written {
+        index: u64,
+        result: Written,
+    },
+    Read {
+        index: u64,
+        view: View,
+    },
     /// Ask this node instead: it leads.
-    Elsewhere { leader: NodeId, address: String },
+    Elsewhere {
+        leader: NodeId,
+        address: String,
+    },
     /// Let in: sign this key a certificate with these times.
     Joined(Admission),
-    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId>, /** what this node is to run */ orders: Vec<TaskOrder> },
+    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Vec<TaskOrder> },
     /// What an apply of those modules would change, and what went wrong in the script if anything did.
     Planned { changes: Vec<PlannedChange>, error: String },
     /// The printed value of an expression, or the script's error.
@@ -107,9 +142,14 @@ pub enum Answer {
     Busy,
     /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.
     /// For a write: its outcome may be unknown; retrying with the same request id is safe.
-    Unavailable { why: String },
+    Unavailable {
+        why: String,
+    },
     /// The answer is no; nothing was changed. `code` is stable (`not_found`, `invalid`, `denied`, `limit`, `token_expired` …).
-    Refused { code: &'static str, why: String },
+    Refused {
+        code: &'static str,
+        why: String,
+    },
 }
 
 /// A manager as others need to know it: where it is and the key that proves it.

@@ -23,7 +23,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { managers: 3, min_nodes: 1, max_nodes: 16, max_launches_per_hour: 10, replace_after_ms: Some(120_000), below_min: BelowMin::Keep }
+        Settings {
+            managers: 3,
+            min_nodes: 1,
+            max_nodes: 16,
+            max_launches_per_hour: 10,
+            replace_after_ms: Some(120_000),
+            below_min: BelowMin::Keep,
+        }
     }
 }
 

@@ -1,8 +1,18 @@
 //! Real daemons for tests: each in a temporary folder, on a loopback address of its own, ended when dropped.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use agent::drivers::process::ProcessRecord;
+pub mod intruder;
+
+use agent::drivers::{
+    pki::{self, KeyFiles},
+    process::ProcessRecord,
+};
 use proto::{Channel, ChannelLimits, Spawner, v1};
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+};
 use std::{
     fs,
     net::TcpListener,
@@ -60,6 +70,8 @@ pub struct Daemon {
     folder: tempfile::TempDir,
     pub address: String,
     child: Option<Child>,
+    /// A detached one: not our child, but ours to end.
+    adopted: Option<ProcessRecord>,
 }
 
 impl Daemon {
@@ -83,7 +95,7 @@ impl Daemon {
         let address = address();
         let config = format!("listen = \"{address}\"\nadvertise = \"{address}\"\ndata_dir = \"data\"\n{config}");
         fs::write(folder.path().join("disco.toml"), config).expect("the disk works");
-        Daemon { folder, address, child: None }
+        Daemon { folder, address, child: None, adopted: None }
     }
 
     pub fn command(&self) -> Command {
@@ -95,9 +107,21 @@ impl Daemon {
     /// Starts it; its words go to `discod.log`.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let log = fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("the disk works");
+        let log = self.log_file();
         let child = self.command().stdout(log.try_clone().expect("a descriptor")).stderr(log).spawn().expect("discod starts");
         self.child = Some(child);
+    }
+
+    /// Takes over a process that detached itself.
+    pub fn adopt(&mut self, pid: u32) {
+        self.adopted = Some(ProcessRecord::of(pid).expect("/proc is there").expect("it runs"));
+    }
+
+    /// SIGTERM for the adopted one, SIGKILL if need be.
+    pub fn end_adopted(&mut self) {
+        if let Some(process) = self.adopted.take() {
+            process.end(BOUND).expect("it is ours to end");
+        }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -106,6 +130,11 @@ impl Daemon {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// `discod.log`, to append to.
+    pub fn log_file(&self) -> fs::File {
+        fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("the disk works")
     }
 
     fn log_path(&self) -> PathBuf {
@@ -192,19 +221,73 @@ impl Daemon {
         }
     }
 
+    /// An administrator's certificate and key (PKCS#8), both DER, from control.sock.
+    pub fn admin(&self) -> (Vec<u8>, Vec<u8>) {
+        let path = self.data().join("control.sock");
+        let key = pki::new_key();
+        let csr = pki::new_csr(&key).expect("a good key");
+        let reply = block_on(async |spawner| {
+            let mut disco = Channel::unix(spawner, path, ChannelLimits::default()).disco();
+            disco.issue_admin(v1::IssueAdminRequest { csr }).await
+        });
+        (reply.expect("the owner may").into_inner().certificate, key)
+    }
+
+    /// This node's certificate and key, as in its data dir.
+    pub fn node_certificate(&self) -> (Vec<u8>, Vec<u8>) {
+        let files = KeyFiles::new(&self.data());
+        (files.certificates().expect("it joined").0, files.key().expect("it joined"))
+    }
+
+    /// A channel to its port that shows this certificate, or none. It accepts any server: what the server accepts is the question.
+    pub fn channel(&self, spawner: Spawner, shown: Option<&(Vec<u8>, Vec<u8>)>) -> Channel {
+        let identity = shown.map(|(certificate, key)| {
+            (vec![CertificateDer::from(certificate.clone())], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.clone())))
+        });
+        let tls = proto::client_config(identity, Arc::new(AnyServer)).expect("a pair");
+        Channel::tcp(spawner, self.address.clone(), tls, ChannelLimits::default())
+    }
+
     /// Waits until the cluster, asked here, looks as wanted.
     pub fn until(&self, what: &str, wanted: impl Fn(&v1::Status) -> bool) -> v1::Status {
         let deadline = Instant::now() + BOUND;
         loop {
-            let last;
-            match self.status() {
+            let last = match self.status() {
                 Ok(status) if wanted(&status) => return status,
-                Ok(status) => last = format!("{status:#?}"),
-                Err(status) => last = status.to_string(),
-            }
+                Ok(status) => format!("{status:#?}"),
+                Err(status) => status.to_string(),
+            };
             assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}; last seen: {last}\nlog:\n{}", self.log());
             std::thread::park_timeout(Duration::from_millis(50));
         }
+    }
+
+    /// What nobody may have changed: nodes, instances and tokens, without what time alone changes.
+    pub fn picture(&self) -> String {
+        use v1::{read_reply::Result as Reply, read_request::Query};
+        let status = self.status().expect("it leads or knows who does");
+        let Some(Reply::Tokens(tokens)) = self.read(false, Query::Tokens(v1::TokenList {})).expect("as before").result else {
+            panic!("asked for the tokens")
+        };
+        let page = v1::KvList { limit: 1000, ..Default::default() };
+        let Some(Reply::KvPage(keys)) = self.read(false, Query::KvList(page)).expect("as before").result else {
+            panic!("asked for the keys")
+        };
+        format!("{:?}\n{:?}\n{:?}\n{:?}\n{tokens:?}\n{keys:?}", status.nodes, status.instances, status.voters, status.learners)
+    }
+
+    /// This node's own Raft position.
+    pub fn member(&self) -> v1::Member {
+        use v1::{read_reply::Result as Reply, read_request::Query};
+        match self.read(true, Query::Member(v1::MemberQuery {})).expect("it answers for itself").result {
+            Some(Reply::Member(member)) => member,
+            other => panic!("asked for the member, got {other:?}"),
+        }
+    }
+
+    /// Waits for words in its log.
+    pub fn until_it_says(&self, words: &str) {
+        until(&format!("`{words}` in the log of {}:\n{}", self.address, self.log()), BOUND, || self.log().contains(words).then_some(()));
     }
 
     pub fn set(&self, key: &str, value: &str) -> Result<v1::WriteReply, Status> {
@@ -221,8 +304,14 @@ impl Daemon {
 
     /// A single-use join token.
     pub fn token(&self, role: &str) -> String {
+        self.token_for(role, Duration::from_secs(600))
+    }
+
+    /// A single-use join token with a life of its own.
+    pub fn token_for(&self, role: &str, life: Duration) -> String {
         use v1::{write_reply::Result as Reply, write_request::Op};
-        let op = Op::TokenCreate(v1::TokenCreate { role: role.into(), ttl_ms: 600_000, uses: 1 });
+        let ttl_ms = u64::try_from(life.as_millis()).expect("a short life");
+        let op = Op::TokenCreate(v1::TokenCreate { role: role.into(), ttl_ms, uses: 1 });
         match self.write(op).expect("a leader makes tokens").result {
             Some(Reply::TokenCreated(created)) => created.token,
             other => panic!("asked for a token, got {other:?}"),
@@ -240,5 +329,48 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
+        if let Some(process) = self.adopted.take() {
+            // A second panic would hide the first.
+            let _ = process.end(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Believes every server.
+#[derive(Debug)]
+pub struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
     }
 }

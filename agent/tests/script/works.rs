@@ -134,3 +134,22 @@ fn a_cluster_object_survives_the_idle_exit_of_its_executor() {
         assert_eq!(host.call("bootstrap", vec![Arg::Handle], &desk).await.expect("runs"), json!(["c", 1]));
     });
 }
+
+#[test]
+fn a_waiting_executor_gives_its_code_pages_back() {
+    let desk = Desk::default();
+    smol::block_on(async {
+        let mut host = ScriptHost::start(options(memory(&[("client.js", "export const bootstrap = () => 42;")]))).await.expect("starts");
+        host.load("client.js", &desk).await.expect("loads");
+        let pid = host.pid().expect("it runs");
+        let mapped_kb = || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("a line of proc_pid_status(5)");
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+        };
+        let awake = mapped_kb();
+        wait_until(|| mapped_kb() < awake / 2);
+        assert_eq!(host.call("bootstrap", Vec::new(), &desk).await.expect("and takes them again"), json!(42));
+        assert_eq!(host.pid(), Some(pid), "the same process");
+    });
+}

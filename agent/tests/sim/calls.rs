@@ -129,10 +129,15 @@ impl World {
             Endpoint::Outside => None,
         };
         let Some(running) = self.machines[host].running() else { return };
-        // The handshake refuses certificates of removed nodes; their reports are let through to be told so.
-        let is_report = matches!(&*body, Body::Ask(Request::Report(_)));
-        if !is_report && sender.is_some_and(|sender| running.removed.contains(&sender)) {
-            return;
+        // The gate of the API: who is not known is refused, and only managers hand out seats.
+        let admitted = match &*body {
+            Body::Enlist { from, .. } | Body::Discharge { from, .. } => running.knows_as_manager(*from),
+            Body::Ask(Request::Report(report)) => running.knows(report.node) || running.removed.contains(&report.node),
+            Body::Ask(Request::Join { .. }) => true,
+            Body::Ask(_) => sender.is_none_or(|sender| running.knows_as_manager(sender)),
+        };
+        if !admitted {
+            return self.at(self.now + 1, Event::CallReturn { call, answer: None });
         }
         let asked = Asked { call, from, principal: principal.clone(), body: body.clone(), forwarded };
         running.tickets.insert(ticket, asked);

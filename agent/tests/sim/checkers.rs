@@ -64,9 +64,9 @@ impl Checkers {
         changed
     }
 
-    /// The newest membership anybody has applied: its voters, and whether it is a joint one.
-    pub fn newest_voters(&self) -> Option<(&[MemberId], bool)> {
-        self.voters.last_key_value().map(|(_, (voters, joint))| (voters.as_slice(), *joint))
+    /// The newest membership anybody has applied: since which index, its voters, and whether it is a joint one.
+    pub fn newest_voters(&self) -> Option<(u64, &[MemberId], bool)> {
+        self.voters.last_key_value().map(|(at, (voters, joint))| (*at, voters.as_slice(), *joint))
     }
 
     /// The floor an operation on `key` that begins now must not go below.

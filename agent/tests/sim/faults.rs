@@ -59,11 +59,13 @@ impl World {
         }
         self.schedule(fault);
         let up: Vec<usize> = self.hosts().into_iter().filter(|host| self.is_up(*host)).collect();
-        let victim = self.rng.pick(&up).copied();
+        // Leaders are where it hurts.
+        let leader = self.leader().filter(|_| self.rng.chance(350));
+        let victim = leader.or_else(|| self.rng.pick(&up).copied());
         self.note(14, victim.unwrap_or(99) as u64, || format!("fault {fault:?} (n{victim:?})"));
         match (fault, victim) {
             (Fault::Partition, _) if up.len() > 1 => {
-                self.network.partition(&up, &mut self.rng, &mut self.counts);
+                self.network.partition(&up, victim, &mut self.rng, &mut self.counts);
                 self.later(self.options.partition_ms, Event::Fault(Fault::Heal));
             }
             (Fault::Crash, Some(victim)) => self.crash_some(victim, &up),
@@ -123,12 +125,18 @@ impl World {
 
     /// Takes an instance and its disk, but never so many that a majority of the voters' disks is gone.
     fn vanish(&mut self) {
-        let Some((voters, joint)) = self.checkers.newest_voters() else { return };
+        let Some((since, voters, joint)) = self.checkers.newest_voters() else { return };
         let seated = |member: &MemberId| {
             let at = |host: &usize| self.machines[*host].disk.durable.member == Some(*member) && !self.machines[*host].gone;
             (0..self.machines.len()).any(|host| at(&host))
         };
-        if voters.len() < 3 || joint || !voters.iter().all(seated) {
+        // Who has not heard that the joint configuration is over still needs its old voters.
+        let settled = |member: &MemberId| {
+            let seats = |host: &usize| self.consensus(*host).is_some_and(|consensus| consensus.member() == *member);
+            let host = (0..self.machines.len()).find(seats);
+            host.and_then(|host| self.replica(host)).is_some_and(|replica| replica.applied() >= since)
+        };
+        if voters.len() < 3 || joint || !voters.iter().all(|member| seated(member) && settled(member)) {
             return;
         }
         let candidates: Vec<usize> = self.hosts().into_iter().filter(|host| self.machines[*host].instance.is_some()).collect();

@@ -126,7 +126,7 @@ impl World {
         let live: Vec<_> =
             state.instances.values().filter(|i| !matches!(i.state, InstanceState::Terminated | InstanceState::Failed)).collect();
         if let Some(instance) = live.iter().find(|instance| !running(instance.state)) {
-            return Some(format!("instance {:?} is {}: {}", instance.id, instance.state.as_str(), instance.problem));
+            return Some(format!("{instance:?}"));
         }
         (live.len() != launched).then(|| format!("{} instances recorded, {launched} are nodes", live.len()))
     }

@@ -71,14 +71,13 @@ impl Network {
     }
 
     /// Cuts the machines in two, in both directions or in one.
-    pub fn partition(&mut self, hosts: &[usize], rng: &mut Rng, counts: &mut Counts) {
+    pub fn partition(&mut self, hosts: &[usize], alone: Option<usize>, rng: &mut Rng, counts: &mut Counts) {
         self.heal();
         let symmetric = rng.chance(600);
         counts.add(if symmetric { Count::PartitionsSymmetric } else { Count::PartitionsAsymmetric });
         let side: Vec<bool> = if rng.chance(500) {
             // One machine alone: the usual accident, and the way to depose a leader.
-            let alone = rng.below(hosts.len() as u64) as usize;
-            (0..hosts.len()).map(|i| i == alone).collect()
+            hosts.iter().map(|host| Some(*host) == alone).collect()
         } else {
             hosts.iter().map(|_| rng.chance(500)).collect()
         };

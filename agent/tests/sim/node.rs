@@ -84,6 +84,17 @@ pub enum Body {
     Discharge { from: NodeId, member: MemberId },
 }
 
+impl Running {
+    /// What the API's gate asks of the access list.
+    pub fn knows_as_manager(&self, node: NodeId) -> bool {
+        self.access.as_ref().is_some_and(|access| access.nodes.iter().any(|(known, _, manager)| *known == node && *manager))
+    }
+
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.access.as_ref().is_some_and(|access| access.nodes.iter().any(|(known, _, _)| *known == node))
+    }
+}
+
 impl Machine {
     pub fn running(&mut self) -> Option<&mut Running> {
         match &mut self.process {

@@ -61,7 +61,7 @@ impl Options {
             managers: *rng.pick(&[1, 3, 3, 3, 5]).expect("not empty"),
             replace_after_ms: rng.between(4_000, 15_000),
             value_bytes: if rng.chance(200) { 12_000 } else { 8 },
-            think_ms: rng.between(20, 400),
+            think_ms: *rng.pick(&[5, 20, 50, 100, 200, 400]).expect("not empty"),
 
             delay_ms: (rng.between(0, 3), rng.between(3, 60)),
             loss: sometimes(rng, 500, 5, 150),
@@ -72,7 +72,7 @@ impl Options {
 
             disk_ms: (0, rng.between(1, 40)),
             disk_error: sometimes(rng, 150, 1, 6),
-            crash_every_ms: sometimes(rng, 600, 1_500, 10_000),
+            crash_every_ms: sometimes(rng, 600, 800, 8_000),
             crash_midway: sometimes(rng, 300, 1, 5),
             crash_all: sometimes(rng, 300, 50, 300),
             down_ms: (50, rng.between(200, 8_000)),

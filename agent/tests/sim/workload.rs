@@ -131,7 +131,7 @@ impl Workload {
     /// The last word before everything must come to rest: how many nodes, and brakes that allow them.
     pub fn settle(&mut self, nodes: u32, launched: u32) {
         self.patient = true;
-        self.max_launches = launched + 20;
+        self.max_launches = launched + 40;
         let change = SettingsChange { max_launches_per_hour: Some(self.max_launches), ..SettingsChange::default() };
         self.admin.todo.push_back(Op::Configure(change));
         self.scale(nodes);

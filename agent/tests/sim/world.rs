@@ -265,8 +265,8 @@ impl World {
             _ => {}
         }
         if let Input::Raft { from, .. } | Input::Snapshot { from, .. } = &input {
-            let removed = self.machines[host].running().is_some_and(|running| running.removed.contains(from));
-            if removed || self.machines[host].running().is_none() {
+            // The gate hands in what managers send, and nobody else.
+            if !self.machines[host].running().is_some_and(|running| running.knows_as_manager(*from)) {
                 return;
             }
         }

@@ -9,6 +9,7 @@ use crate::out::{Out, now_ms};
 use agent::drivers::provider::LocalProvider;
 use agent::model::ids::ClusterId;
 use agent::model::instance::InstanceSeen;
+use agent::model::limits;
 use proto::{Spawner, v1};
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,11 @@ impl Project {
             }
             return Ok(());
         }
-        let id = ClusterId(crate::client::random()?);
+        if name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            let rule = format!("a name has at most {} bytes and no control characters", limits::NAME_BYTES_MAX);
+            return Err(Failure::broke(format!("a cluster cannot be called `{}`", crate::render::plain(name))).because(rule));
+        }
+        let id = ClusterId(crate::client::random());
         let cluster = ClusterFile { id: id.to_string(), name: name.to_owned(), provider: provider.to_owned() };
         let mut journal = self.open_journal()?;
         let what = What::Cluster { id: cluster.id.clone(), name: cluster.name.clone(), provider: cluster.provider.clone() };

@@ -4,6 +4,7 @@
 //! stopped stay stopped, unless the others alone get no majority.
 
 use super::project::Project;
+use super::steps::host_of;
 use crate::client::Patience;
 use crate::message::Failure;
 use agent::model::instance::InstanceState;
@@ -32,7 +33,7 @@ pub async fn run(project: &mut Project) -> Result<(), Failure> {
             project.context.discod()?;
             let started = project.site()?.provider.start(&instance.id);
             started.map_err(|e| Failure::broke(format!("cannot start instance {} again", instance.id)).caused_by(&e))?;
-            project.progress.line(format!("instance {} started again ({})", instance.id, instance.address));
+            project.progress.line(format!("instance {} started again ({})", instance.id, host_of(&instance.address)));
         }
         if let Some(status) = project.status(Patience::both(COME_BACK_MAX)).await? {
             let leader = status.nodes.iter().find(|n| n.leader).map_or("nobody", |n| n.name.as_str());

@@ -26,8 +26,7 @@ const REVIVALS_MAX: usize = 3;
 pub async fn healthy(project: &mut Project) -> Result<bool, Failure> {
     let patience = Patience { answered: Duration::from_secs(3), unreached: Duration::from_millis(500) };
     let Some(status) = project.status(patience).await? else { return Ok(false) };
-    let ready = status.nodes.iter().filter(|n| n.state == "ready").count();
-    Ok(status.leader.is_some() && status.desired_nodes > 0 && ready as u64 == u64::from(status.desired_nodes))
+    Ok(scale::is_whole(&status))
 }
 
 /// Makes sure that the first instance was launched, that it runs unless the cluster says otherwise, and that this folder
@@ -71,8 +70,7 @@ async fn admit(project: &mut Project, first: &InstanceSeen) -> Result<(), Failur
     let socket = control_socket(project, &first.id);
     let started = Instant::now();
     let (identity, mut addresses) = loop {
-        let mut client =
-            Client::through_socket(socket.clone(), &project.spawner)?.with_patience(Patience::both(Duration::from_millis(500)));
+        let mut client = Client::through_socket(socket.clone(), &project.spawner).with_patience(Patience::both(Duration::from_millis(500)));
         match identity::issue(&project.context, &mut client).await {
             Ok(issued) => break issued,
             Err(failure) if started.elapsed() > FIRST_NODE_MAX => return Err(with_last_words(project, &first.id, failure)),
@@ -125,7 +123,7 @@ pub fn first_address(project: &mut Project) -> Result<String, Failure> {
     Ok(host_of(&first_instance(project)?.address).to_owned())
 }
 
-fn host_of(address: &str) -> &str {
+pub fn host_of(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 

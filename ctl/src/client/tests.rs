@@ -1,6 +1,8 @@
 //! Against a false node behind a socket file: what it is asked, and what comes of its answers.
 
 use super::*;
+use crate::out::now_ms;
+use agent::drivers::pki::{Authority, check_csr};
 use proto::v1::disco_server::Disco;
 use proto::{Listener, Routes, ServerLimits};
 use std::collections::VecDeque;
@@ -11,9 +13,11 @@ use tonic::Request;
 
 /// Answers writes as it was told, in order, and notes who asked what.
 #[derive(Clone, Default)]
-struct FalseNode {
+pub struct FalseNode {
     answers: Arc<Mutex<VecDeque<Result<u64, Status>>>>,
     asked: Arc<Mutex<Vec<(u64, u64)>>>,
+    /// Signs administrators, if it is there.
+    pub authority: Arc<Mutex<Option<Authority>>>,
 }
 
 #[tonic::async_trait]
@@ -32,8 +36,16 @@ impl Disco for FalseNode {
     async fn watch(&self, _: Request<v1::ReadRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
-    async fn issue_admin(&self, _: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
-        Err(Status::permission_denied("user 7 may not administer this node"))
+    async fn issue_admin(&self, request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
+        let authority = self.authority.lock().unwrap();
+        let Some(authority) = authority.as_ref() else { return Err(Status::permission_denied("user 7 may not administer this node")) };
+        let key = check_csr(&request.into_inner().csr).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        Ok(Response::new(v1::IssueAdminReply {
+            certificate: authority.sign_admin(&key, now_ms()).expect("the key was checked"),
+            ca: authority.certificate().to_vec(),
+            cluster_id: authority.cluster().to_string(),
+            ..Default::default()
+        }))
     }
 }
 
@@ -42,7 +54,7 @@ fn scale() -> write_request::Op {
 }
 
 /// Runs `play` with a client whose doors are a dead socket and then a living one.
-fn with_node<T>(answers: Vec<Result<u64, Status>>, play: impl AsyncFnOnce(&mut Client, &FalseNode) -> T) -> T {
+pub fn with_node<T>(answers: Vec<Result<u64, Status>>, play: impl AsyncFnOnce(&mut Client, &FalseNode) -> T) -> T {
     let dir = tempfile::tempdir().unwrap();
     let executor = Arc::new(smol::Executor::new());
     let spawner = Spawner(executor.clone());
@@ -57,7 +69,7 @@ fn with_node<T>(answers: Vec<Result<u64, Status>>, play: impl AsyncFnOnce(&mut C
             Door { address: channel.address().to_owned(), grpc: channel.disco() }
         };
         let doors = vec![door(&dir.path().join("dead.sock")), door(&path)];
-        let mut client = Client::new(&spawner, Key::Socket { _folder: None }, doors).unwrap();
+        let mut client = Client::new(&spawner, Key::Socket, doors);
         let result = play(&mut client, &node).await;
         drop(serving);
         result

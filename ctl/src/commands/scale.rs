@@ -66,7 +66,7 @@ pub async fn until_ready(client: &mut Client, nodes: u32, mut tell: impl FnMut(&
         }
         for problem in status.problems.iter().filter(|p| !problems.contains(p)) {
             moved = Instant::now();
-            if progress.ready >= nodes {
+            if progress.all_ready(nodes) {
                 continue;
             }
             tell(problem);
@@ -90,10 +90,22 @@ pub async fn until_ready(client: &mut Client, nodes: u32, mut tell: impl FnMut(&
     }
 }
 
+/// Whether a person wants this node's machine stopped.
+fn rests(status: &v1::Status, node: &v1::Node) -> bool {
+    status.instances.iter().any(|i| i.node == node.id && i.desired == "stopped")
+}
+
+/// A leader, and every wanted node ready, but for those that are stopped on purpose.
+pub fn is_whole(status: &v1::Status) -> bool {
+    status.leader.is_some() && status.desired_nodes > 0 && Progress::of(status).all_ready(status.desired_nodes)
+}
+
 /// What counts while waiting.
 #[derive(Debug, PartialEq, Eq)]
 struct Progress {
     ready: u32,
+    /// Nodes whose machine a person wants stopped: nobody waits for them.
+    resting: u32,
     /// Nodes in any state.
     here: u32,
     /// Instances that are to end and have not.
@@ -107,6 +119,7 @@ impl Progress {
         let ends = |i: &&v1::Instance| i.desired == "terminated" && !matches!(i.state.as_str(), "terminated" | "failed");
         Progress {
             ready: count(status.nodes.iter().filter(|n| n.state == "ready").count()),
+            resting: count(status.nodes.iter().filter(|n| n.state != "ready" && rests(status, n)).count()),
             here: count(status.nodes.iter().filter(|n| n.state != "left").count()),
             ending: count(status.instances.iter().filter(ends).count()),
             voters: count(status.voters.len()),
@@ -114,7 +127,7 @@ impl Progress {
     }
 
     fn all_ready(&self, nodes: u32) -> bool {
-        self.ready == nodes && self.leaving(nodes) == 0
+        self.ready + self.resting == nodes && self.leaving(nodes) == 0
     }
 
     fn leaving(&self, nodes: u32) -> u32 {
@@ -133,7 +146,11 @@ impl Progress {
             0 => String::new(),
             many => format!(", {many} still leaving"),
         };
-        format!("{} of {nodes} nodes ready, {} vote{s}{leaving}", self.ready.min(nodes), self.voters)
+        let resting = match self.resting {
+            0 => String::new(),
+            many => format!(", {many} stopped on purpose"),
+        };
+        format!("{} of {nodes} nodes ready, {} vote{s}{resting}{leaving}", self.ready.min(nodes), self.voters)
     }
 }
 
@@ -142,7 +159,7 @@ mod tests {
     use super::*;
 
     fn progress(ready: u32, voters: u32) -> Progress {
-        Progress { ready, here: ready, ending: 0, voters }
+        Progress { ready, resting: 0, here: ready, ending: 0, voters }
     }
 
     #[test]
@@ -156,8 +173,11 @@ mod tests {
     #[test]
     fn a_node_that_is_still_leaving_is_waited_for() {
         let mut status = crate::render::samples::status();
-        assert_eq!(Progress::of(&status), Progress { ready: 1, here: 2, ending: 0, voters: 2 });
+        assert_eq!(Progress::of(&status), Progress { ready: 1, resting: 0, here: 2, ending: 0, voters: 2 });
         assert!(!Progress::of(&status).all_ready(1));
+        status.instances[0].desired = "stopped".into();
+        assert!(Progress::of(&status).all_ready(2));
+        assert_eq!(Progress::of(&status).line(2), "1 of 2 nodes ready, 2 votes, 1 stopped on purpose");
         status.nodes.retain(|n| n.state == "ready");
         status.instances[0].desired = "terminated".into();
         assert!(!Progress::of(&status).all_ready(1));

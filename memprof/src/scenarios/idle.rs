@@ -7,15 +7,15 @@ use std::{path::Path, thread, time::Duration};
 pub(super) const FOLLOWER: &str = "idle-follower";
 pub(super) const LEADER: &str = "idle-leader";
 
-/// Bootstrapping ends, certificates and snapshots are done, memory is given back.
-const SETTLE: Duration = Duration::from_secs(5);
+/// Bootstrapping ends, and memory is given back 10 s after its last request.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Long enough that one hundredth of a second of CPU is a tenth of the budget.
 const WINDOW: Duration = Duration::from_secs(15);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    thread::sleep(SETTLE);
     let status = cluster.status()?;
+    thread::sleep(SETTLE);
     let mut samplers = Vec::new();
     for node in &status.nodes {
         samplers.push((node, Sampler::start(cluster.process_of(node)?)));

@@ -8,7 +8,7 @@ pub(super) const CHANGING: &str = "leader-changes";
 pub(super) const AFTER: &str = "after-leader-changes";
 
 const CHANGES: usize = 5;
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(15);
 const WINDOW: Duration = Duration::from_secs(5);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {

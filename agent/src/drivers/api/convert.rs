@@ -414,6 +414,7 @@ mod tests {
             admitted: Role::Manager,
             since_ms: 0,
             seated: true,
+            leaving: false,
         };
         assert_eq!(node(record.clone(), None, &[]).role, "worker");
         assert_eq!(node(record, None, &[MemberId(7)]).role, "manager");

@@ -32,9 +32,11 @@ impl Disco for DiscoService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::ReadReply, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let principal = self.0.gate.person(&request, "watch the cluster's state")?;
+        self.0.gate.person(&request, watch::WHAT)?;
         let changes = self.0.changes.subscribe().ok_or_else(|| refuse("busy", "this node has all the watchers it can take"))?;
-        let stream = watch::stream(self.0.clone(), principal, request.into_inner(), changes);
+        let (metadata, extensions, question) = request.into_parts();
+        let caller = Request::from_parts(metadata, extensions, ());
+        let stream = watch::stream(self.0.clone(), caller, question, changes);
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -31,6 +31,11 @@ impl Gate {
         self.doorkeeper.access().leader.clone()
     }
 
+    /// Whether a node is a manager, as far as this node knows.
+    pub fn is_manager(&self, node: NodeId) -> bool {
+        self.doorkeeper.access().nodes.iter().any(|(known, _, manager)| *known == node && *manager)
+    }
+
     /// An administrator or a manager. `what` completes "only administrators and managers may …".
     ///
     /// # Errors

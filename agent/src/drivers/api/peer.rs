@@ -13,9 +13,19 @@ use crate::model::{
     limits::{RAFT_MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX},
     query::{Answer, Principal, Request as Ask},
 };
+use futures_lite::future::or;
 use proto::v1::{self, Done, peer_server::Peer};
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tonic::{Request, Response, Status, Streaming};
+
+/// The sender of a silent stream is looked up this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// The next piece of a snapshot has to come within this: only one snapshot comes in at a time.
+const PIECE_WAIT: Duration = Duration::from_secs(10);
 
 pub struct PeerService(pub Arc<Api>);
 
@@ -24,9 +34,7 @@ impl Peer for PeerService {
     async fn raft(&self, request: Request<Streaming<v1::RaftBatch>>) -> Result<Response<Done>, Status> {
         let from = self.0.gate.manager(&request, "send Raft messages")?;
         let (caller, mut stream) = apart(request);
-        while let Some(batch) = stream.message().await? {
-            // The list may have changed since the stream began: a removed node's messages end here.
-            self.0.gate.manager(&caller, "send Raft messages")?;
+        while let Some(batch) = self.next(&mut stream, &caller, "send Raft messages", None).await? {
             if batch.messages.iter().any(|message| message.len() > RAFT_MESSAGE_BYTES_MAX) {
                 return Err(refusal::refuse("limit", format!("a Raft message may have {RAFT_MESSAGE_BYTES_MAX} bytes")));
             }
@@ -39,13 +47,14 @@ impl Peer for PeerService {
     async fn snapshot(&self, request: Request<Streaming<v1::SnapshotChunk>>) -> Result<Response<Done>, Status> {
         let from = self.0.gate.manager(&request, "send a snapshot")?;
         let (caller, mut stream) = apart(request);
-        let head = stream.message().await?.ok_or_else(|| refusal::refuse("invalid", "a snapshot has a first chunk"))?;
+        let head = self.next(&mut stream, &caller, "send a snapshot", Some(PIECE_WAIT)).await?;
+        let head = head.ok_or_else(|| refusal::refuse("invalid", "a snapshot has a first chunk"))?;
         let to = member(head.to_member)?;
         let total = usize::try_from(head.total).ok().filter(|total| *total <= SNAPSHOT_BYTES_MAX);
         let total = total.ok_or_else(|| refusal::refuse("limit", format!("a snapshot may have {SNAPSHOT_BYTES_MAX} bytes")))?;
         let _one_at_a_time = self.0.snapshots.try_lock().ok_or_else(|| refusal::refuse("busy", "another snapshot is coming in"))?;
         let mut data = Vec::with_capacity(total);
-        while let Some(chunk) = stream.message().await? {
+        while let Some(chunk) = self.next(&mut stream, &caller, "send a snapshot", Some(PIECE_WAIT)).await? {
             if data.len() + chunk.data.len() > total {
                 return Err(refusal::refuse("invalid", format!("the snapshot is longer than the {total} bytes announced")));
             }
@@ -54,7 +63,6 @@ impl Peer for PeerService {
         if data.len() != total {
             return Err(refusal::refuse("invalid", format!("{} of {total} bytes came", data.len())));
         }
-        self.0.gate.manager(&caller, "send a snapshot")?;
         self.hand_in(Input::Snapshot { from, to, message: head.message, data }).await?;
         self.0.activity.note();
         Ok(Response::new(Done {}))
@@ -111,6 +119,34 @@ impl Peer for PeerService {
 }
 
 impl PeerService {
+    /// What comes next on a manager's stream. The list may change while it lasts: a node that was removed ends here,
+    /// whether it speaks or not. `patience`: how long it may be silent.
+    async fn next<T>(
+        &self,
+        stream: &mut Streaming<T>,
+        caller: &Request<()>,
+        what: &str,
+        patience: Option<Duration>,
+    ) -> Result<Option<T>, Status> {
+        let since = Instant::now();
+        let mut next = pin!(stream.message());
+        loop {
+            let look = async {
+                async_io::Timer::after(LOOK).await;
+                None
+            };
+            let came = or(async { Some(next.as_mut().await) }, look).await;
+            self.0.gate.manager(caller, what)?;
+            match came {
+                Some(message) => return message,
+                None if patience.is_some_and(|patience| since.elapsed() > patience) => {
+                    return Err(refusal::refuse("unavailable", "nothing came for too long"));
+                }
+                None => {}
+            }
+        }
+    }
+
     async fn hand_in(&self, input: Input) -> Result<(), Status> {
         if self.0.door.hand_in(input).await { Ok(()) } else { Err(refusal::refuse("unavailable", "this node is stopping")) }
     }

@@ -43,7 +43,8 @@ fn grpc_code(code: &str) -> Code {
         "exists" => Code::AlreadyExists,
         "unauthenticated" => Code::Unauthenticated,
         "busy" | "limit" => Code::ResourceExhausted,
-        "unavailable" => Code::Unavailable,
+        // Somebody else may have the answer: clients try the next address.
+        "unavailable" | "elsewhere" | "not_a_manager" => Code::Unavailable,
         "internal" => Code::Internal,
         code if code == "denied" || code.starts_with("token_") => Code::PermissionDenied,
         _ => Code::FailedPrecondition,
@@ -61,7 +62,8 @@ mod tests {
             ("token_expired", Code::PermissionDenied),
             ("denied", Code::PermissionDenied),
             ("limit", Code::ResourceExhausted),
-            ("elsewhere", Code::FailedPrecondition),
+            ("elsewhere", Code::Unavailable),
+            ("removed", Code::FailedPrecondition),
         ] {
             let status = unwished(Answer::Refused { code, why: "because".into() });
             assert_eq!((code_of(&status), status.code(), status.message()), (code, grpc, "because"));

@@ -1,7 +1,7 @@
 //! Gets a request answered: here if this node leads, otherwise by the leader.
 //!
-//! Followers pass the request on as it came, once per try, naming for whom; the leader answers it itself or says that it
-//! leads no more. Then, and when the leader cannot be reached, we look again until the request's time is over.
+//! A manager that follows passes the request on as it came, naming for whom; the leader answers it itself or says that
+//! it leads no more. Then, and when the leader cannot be reached, we look again until the request's time is over.
 
 use super::{Api, convert, refusal};
 use crate::model::{
@@ -43,6 +43,10 @@ impl Api {
         let Answer::Elsewhere { leader, address } = answer else { return self.reply(answer) };
         if leader == self.node {
             return Err(refusal::unwished(Answer::Elsewhere { leader, address }));
+        }
+        if !self.gate.is_manager(self.node) {
+            // A worker speaks for nobody: if it could, whoever breaks into one would be an administrator.
+            return Err(refusal::refuse("not_a_manager", format!("this node is a worker; ask node {leader} at {address}, which leads")));
         }
         self.ask_there(leader, &address, principal, request).await
     }

@@ -1,7 +1,6 @@
 //! Watching: the same read again after each change, sent when its result differs.
 
 use super::{Api, disco::wrong_reply};
-use crate::model::query::Principal;
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, Stream, stream};
 use proto::v1::{self, forward_reply::Reply, forward_request::Request as Wire};
@@ -9,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tonic::Status;
+use tonic::{Request, Status};
 
 /// Streams of `Watch` one node serves at once.
 pub const WATCHERS_MAX: usize = 32;
@@ -48,21 +47,24 @@ impl Changes {
 
 struct Watcher {
     api: Arc<Api>,
-    principal: Principal,
+    caller: Request<()>,
     request: v1::ReadRequest,
     changes: Receiver<()>,
     last: Option<v1::ReadReply>,
     failed: bool,
 }
 
-/// Ends with the first error.
+/// Who may watch, completing "only administrators and managers may …".
+pub(super) const WHAT: &str = "watch the cluster's state";
+
+/// Ends with the first error. The caller is looked up again before each answer: it may have been removed meanwhile.
 pub(super) fn stream(
     api: Arc<Api>,
-    principal: Principal,
+    caller: Request<()>,
     request: v1::ReadRequest,
     changes: Receiver<()>,
 ) -> impl Stream<Item = Result<v1::ReadReply, Status>> + Send {
-    let watcher = Watcher { api, principal, request, changes, last: None, failed: false };
+    let watcher = Watcher { api, caller, request, changes, last: None, failed: false };
     stream::unfold(watcher, |mut watcher| async move {
         if watcher.failed {
             return None;
@@ -79,7 +81,8 @@ impl Watcher {
             if self.last.is_some() {
                 self.wait().await;
             }
-            let reply = match self.api.settle(self.principal.clone(), Wire::Read(self.request.clone())).await? {
+            let principal = self.api.gate.person(&self.caller, WHAT)?;
+            let reply = match self.api.settle(principal, Wire::Read(self.request.clone())).await? {
                 Reply::Read(reply) => reply,
                 _ => return Err(wrong_reply()),
             };

@@ -62,8 +62,9 @@ pub fn address_of(cluster: ClusterId, ordinal: u32) -> String {
 impl LocalProvider {
     /// `root` is the project's `.disco` folder; `program` the `discod` that new instances get a copy of.
     pub fn new(root: PathBuf, cluster: ClusterId, cluster_name: String, program: PathBuf) -> LocalProvider {
-        // Instances run in `/`; an empty path is the only one that has no absolute form.
-        let root = std::path::absolute(&root).unwrap_or(root);
+        // Instances run in `/`, so the path is made absolute; and an instance names the root relative to its own folder,
+        // so `..` is resolved, or the path would grow with each start of one instance by another.
+        let root = std::fs::canonicalize(&root).or_else(|_| std::path::absolute(&root)).unwrap_or(root);
         LocalProvider { instances: Instances::in_project(&root), root, cluster, cluster_name, program }
     }
 

@@ -35,6 +35,8 @@ pub enum Event {
 
 /// Stack of the threads that read, fetch and watch programs: enough for TLS, small against the memory limit.
 pub const THREAD_STACK_BYTES: usize = 512 * 1024;
+/// A script that has waited so long may wait longer: for a machine, for a person.
+const REST_AFTER: Duration = Duration::from_millis(300);
 /// Scripts give way to everything else on the machine.
 const NICE: i32 = 10;
 
@@ -237,8 +239,6 @@ impl Executor {
         if let Err(e) = self.bridge.line.try_send(&answer) {
             self.bridge.line.send(&ToHost::Failed { message: format!("the result is too large: {e}"), stack: String::new() });
         }
-        // Parsing leaves free pages behind; we may idle for a while now.
-        syscall::trim_allocator();
         // The host stopped its clock with the answer.
         self.bridge.line.busy.set(false);
     }
@@ -253,10 +253,7 @@ impl Executor {
                 self.bridge.jobs.poll_deadline().into_iter().chain(console).min()
             }
         };
-        let event = match deadline {
-            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
+        let event = self.receive(deadline);
         if self.current.is_some() {
             self.bridge.line.set_busy(true);
             let lines = self.bridge.console.borrow_mut().handle_tick(Instant::now());
@@ -272,15 +269,32 @@ impl Executor {
             Err(RecvTimeoutError::Disconnected) => end_group(),
         }
     }
+
+    fn receive(&self, deadline: Option<Instant>) -> Result<Event, RecvTimeoutError> {
+        let rests_at = Instant::now() + REST_AFTER;
+        if deadline.is_none_or(|at| at > rests_at) {
+            match self.events.recv_timeout(REST_AFTER) {
+                Err(RecvTimeoutError::Timeout) => rest(),
+                other => return other,
+            }
+        }
+        match deadline {
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
+        }
+    }
 }
 
-/// Bytes of address space in use (proc_pid_statm(5): the first field, in pages).
+/// Gives back what a waiting script does not need: free heap, and the pages of the interpreter's code.
+fn rest() {
+    syscall::trim_allocator();
+    // Best effort: whoever waits with all pages mapped waits as well.
+    let _ = syscall::release_code_pages();
+}
+
+/// Bytes of address space in use (proc_pid_status(5)).
 fn address_space() -> io::Result<u64> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm
-        .split(' ')
-        .next()
-        .and_then(|pages| pages.parse().ok())
-        .ok_or_else(|| io::Error::other("/proc/self/statm is not understood"))?;
-    Ok(pages.saturating_mul(syscall::page_bytes()))
+    let status = fs::read_to_string("/proc/self/status")?;
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    size.map(|kb| kb.saturating_mul(1024)).ok_or_else(|| io::Error::other("/proc/self/status is not understood"))
 }

@@ -93,10 +93,7 @@ impl Executor {
         if let Some(environment) = &options.environment {
             command.env_clear().envs(environment);
         }
-        syscall::prepare_child(
-            &mut command,
-            ChildSetup { descriptor_3: Some(OwnedFd::from(theirs)), own_group: true, ..ChildSetup::default() },
-        );
+        syscall::prepare_child(&mut command, ChildSetup { descriptor_3: Some(OwnedFd::from(theirs)), own_group: true });
         let child = command.spawn()?;
         Ok(Executor { child, socket: Async::new(ours)?, decoder: Decoder::default(), state: State::Fresh })
     }

@@ -42,7 +42,7 @@ pub(super) fn missing(sight: &Sight) -> usize {
 
 fn counted(sight: &Sight) -> usize {
     let instances = sight.state.instances.values().filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated).count();
-    let by_hand = sight.state.nodes.values().filter(|n| sight.state.instance_of(n.id).is_none()).count();
+    let by_hand = sight.state.nodes.values().filter(|n| sight.state.instance_of(n.id).is_none() && !n.leaving).count();
     instances + by_hand
 }
 
@@ -52,7 +52,10 @@ fn record_what_was_found(sight: &Sight, instance: &InstanceRecord, decisions: &m
     let Found { id, address, state, problem, .. } = found;
     let state = state.filter(|s| *s != InstanceState::Terminated || absence_counts(sight, instance)).unwrap_or(instance.state);
     let id = id.clone().or_else(|| instance.id.clone());
-    let same = id == instance.id && state == instance.state && *problem == instance.problem && (address.is_empty() || *address == instance.address);
+    let same = id == instance.id
+        && state == instance.state
+        && *problem == instance.problem
+        && (address.is_empty() || *address == instance.address);
     if !same {
         let (operation, address, problem) = (instance.operation, address.clone(), problem.clone());
         decisions.push(Decision::Propose(Command::InstanceSeen { operation, id, address, state, problem }));
@@ -61,9 +64,16 @@ fn record_what_was_found(sight: &Sight, instance: &InstanceRecord, decisions: &m
 
 /// A launch whose answer is still out may not have happened yet: absence proves nothing then.
 fn absence_counts(sight: &Sight, instance: &InstanceRecord) -> bool {
-    let old = sight.stamp_ms().saturating_sub(instance.launched_ms) > LAUNCH_SETTLES_AFTER_MS;
+    let old = launched_ago_ms(sight, instance) > LAUNCH_SETTLES_AFTER_MS;
     let launching = sight.observed.is_under_way(CallKey::Launch(instance.operation));
     instance.id.is_some() || (instance.desired == InstanceDesired::Terminated && old && !launching)
+}
+
+/// By the stamps, or as long as this leader itself has waited.
+fn launched_ago_ms(sight: &Sight, instance: &InstanceRecord) -> u64 {
+    let noticed = sight.observed.noticed_at(instance.operation).unwrap_or(sight.now.mono);
+    let waited_ms = sight.now.mono.saturating_sub(noticed);
+    sight.stamp_ms().saturating_sub(instance.launched_ms).max(waited_ms)
 }
 
 fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>) {
@@ -119,8 +129,12 @@ fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
             decisions.push(Decision::Propose(Command::Launch { ordinal, parameters: BTreeMap::new() }));
         }
     } else if count > desired {
-        let mut victims: Vec<&InstanceRecord> =
-            sight.state.instances.values().filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me)).collect();
+        let mut victims: Vec<&InstanceRecord> = sight
+            .state
+            .instances
+            .values()
+            .filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me))
+            .collect();
         victims.sort_by_key(|i| (worth(sight, i), u32::MAX - i.ordinal));
         for victim in victims.into_iter().take(count - desired) {
             end(victim, decisions);
@@ -145,16 +159,14 @@ fn replace(sight: &Sight, decisions: &mut Vec<Decision>) {
     if counted(sight) > sight.state.desired_nodes as usize || sight.state.brake(sight.stamp_ms()).is_some() {
         return;
     }
-    let stamp = sight.stamp_ms();
-    for instance in sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me)) {
+    for instance in
+        sight.state.instances.values().filter(|i| !i.ended() && i.desired == InstanceDesired::Running && i.node != Some(sight.me))
+    {
         let overdue = match instance.node.and_then(|n| sight.state.nodes.get(&n)) {
             Some(node) if matches!(node.state, NodeState::Lost | NodeState::Joining) => sight.ailing_ms(node) > after_ms,
             Some(_) => false,
             // Launched, and its node never joined.
-            None => {
-                let waited_ms = sight.now.mono.saturating_sub(sight.observed.launch_begun(instance.operation));
-                instance.id.is_some() && stamp.saturating_sub(instance.launched_ms).max(waited_ms) > after_ms
-            }
+            None => instance.id.is_some() && launched_ago_ms(sight, instance) > after_ms,
         };
         let watched_ms = sight.now.mono.saturating_sub(sight.observed.since);
         if overdue && watched_ms > after_ms.min(10_000) {
@@ -199,5 +211,11 @@ fn interest(sight: &Sight, instance: &InstanceRecord) -> u64 {
     }
     let silent = sight.now.mono.saturating_sub(sight.observed.heard_at(node.id)) > SUSPICIOUS_SILENCE_MS;
     // A stopped instance that is meant to be stopped is no reason to ask often.
-    if instance.desired == InstanceDesired::Stopped && agrees { DESCRIBE_CALM_MS } else if agrees && !silent { DESCRIBE_CALM_MS } else { DESCRIBE_ALERT_MS }
+    if instance.desired == InstanceDesired::Stopped && agrees {
+        DESCRIBE_CALM_MS
+    } else if agrees && !silent {
+        DESCRIBE_CALM_MS
+    } else {
+        DESCRIBE_ALERT_MS
+    }
 }

@@ -145,7 +145,8 @@ fn give_up_seats(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) 
             continue;
         }
         if sight.state.is_leaving(node) {
-            decisions.push(Decision::Propose(Command::NodeRemove(node.id)));
+            let seat = node.member.map(|_| Command::MemberClear(node.id));
+            decisions.push(Decision::Propose(seat.unwrap_or(Command::NodeRemove(node.id))));
             continue;
         }
         let Some(member) = node.member else { continue };

@@ -91,7 +91,9 @@ pub fn problems(sight: &Sight) -> Vec<String> {
     }
     if sight.has_provider && instances::missing(sight) > 0 {
         let brake = sight.state.brake(sight.stamp_ms());
-        problems.extend(brake.map(|why| format!("{} of {} nodes are missing and none is launched: {why}", instances::missing(sight), sight.state.desired_nodes)));
+        problems.extend(brake.map(|why| {
+            format!("{} of {} nodes are missing and none is launched: {why}", instances::missing(sight), sight.state.desired_nodes)
+        }));
     }
     problems
 }
@@ -102,11 +104,11 @@ impl Sight<'_> {
         self.now.wall.max(self.state.stamp_ms)
     }
 
-    /// How long a node has been lost or on its way, milliseconds: by the stamps, or as long as this leader itself has
-    /// waited for it. (A leader whose clock was ahead leaves stamps behind that stand still for as long.)
+    /// How long a node has been lost or on its way, milliseconds: by the stamps, or as long as this leader has waited.
     fn ailing_ms(&self, node: &NodeRecord) -> u64 {
         let stamped = self.stamp_ms().saturating_sub(node.since_ms);
-        stamped.max(self.now.mono.saturating_sub(self.observed.heard_at(node.id)))
+        let since = self.observed.ailing_since(node.id).unwrap_or(self.now.mono);
+        stamped.max(self.now.mono.saturating_sub(since))
     }
 
     fn is_ready(&self, node: &NodeRecord) -> bool {

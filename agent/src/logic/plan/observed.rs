@@ -2,9 +2,13 @@
 //!
 //! Lost with leadership, on purpose: the next leader looks for itself.
 
-use crate::model::{
-    ids::{MemberId, NodeId, OperationId},
-    instance::{InstanceSeen, InstanceState},
+use crate::{
+    logic::state::State,
+    model::{
+        ids::{MemberId, NodeId, OperationId},
+        instance::{InstanceSeen, InstanceState},
+        node::NodeState,
+    },
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,8 +68,9 @@ pub struct Observed {
     enlisted: BTreeSet<MemberId>,
     discharged: BTreeSet<MemberId>,
     described_at: Option<u64>,
-    /// When this leader first asked for each launch.
-    launches: BTreeMap<OperationId, u64>,
+    /// When this leader first saw each instance, and each node that is lost or on its way as such.
+    noticed: BTreeMap<OperationId, u64>,
+    ailing: BTreeMap<NodeId, u64>,
     /// Instances the provider bills that the state had no live record of.
     strays: Vec<(OperationId, String)>,
     next_call: u64,
@@ -109,9 +114,6 @@ impl Observed {
 
     pub fn begin(&mut self, key: CallKey, now: u64) -> u64 {
         self.under_way.retain(|_, (_, since)| *since + CALL_FORGOTTEN_AFTER_MS > now);
-        if let CallKey::Launch(operation) = key {
-            self.launches.entry(operation).or_insert(now);
-        }
         if let CallKey::Terminate(operation) = key {
             self.strays.retain(|(stray, _)| *stray != operation);
         }
@@ -178,7 +180,6 @@ impl Observed {
                 }
             }
         }
-        self.launches.retain(|operation, _| known.iter().any(|k| k.operation == *operation));
         self.found.retain(|operation, _| known.iter().any(|k| k.operation == *operation));
     }
 
@@ -187,9 +188,28 @@ impl Observed {
         &self.strays
     }
 
-    /// When this leader first asked for a launch; one that it found begun counts from its own start.
-    pub fn launch_begun(&self, operation: OperationId) -> u64 {
-        self.launches.get(&operation).copied().unwrap_or(self.since)
+    /// Looks at the state before each plan: what a leader waits for it times itself. (Stamps may stand still: after a
+    /// leader whose clock was ahead they do so for as long as it was.)
+    pub fn watch(&mut self, state: &State, now: u64) {
+        let ails = |node: &NodeId| state.nodes.get(node).is_some_and(|n| matches!(n.state, NodeState::Lost | NodeState::Joining));
+        self.ailing.retain(|node, _| ails(node));
+        for node in state.nodes.keys().filter(|node| ails(node)) {
+            self.ailing.entry(*node).or_insert(now);
+        }
+        self.noticed.retain(|operation, _| state.instances.contains_key(operation));
+        for operation in state.instances.keys() {
+            self.noticed.entry(*operation).or_insert(now);
+        }
+    }
+
+    /// When this leader first saw the instance. Never, if it has not watched yet: then it counts from now.
+    pub fn noticed_at(&self, operation: OperationId) -> Option<u64> {
+        self.noticed.get(&operation).copied()
+    }
+
+    /// Since when this leader sees the node lost or on its way.
+    pub fn ailing_since(&self, node: NodeId) -> Option<u64> {
+        self.ailing.get(&node).copied()
     }
 
     pub fn described_at(&self) -> Option<u64> {

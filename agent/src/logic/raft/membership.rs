@@ -42,7 +42,11 @@ impl Membership {
 pub enum Change {
     AddLearner(MemberId),
     /// From one odd voter set to another in one joint change.
-    Joint { voters: Vec<MemberId>, learners: Vec<MemberId>, remove: Vec<MemberId> },
+    Joint {
+        voters: Vec<MemberId>,
+        learners: Vec<MemberId>,
+        remove: Vec<MemberId>,
+    },
     /// Out of the joint configuration. (raft-rs' own auto-leave may never happen.)
     LeaveJoint,
     RemoveLearner(MemberId),

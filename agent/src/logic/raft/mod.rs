@@ -5,24 +5,24 @@
 //! gathers for the next. Election timeouts come from the seed, never from raft-rs' own randomness, so that a
 //! history can be replayed. What peers send is checked before raft-rs sees it, because it trusts (and panics).
 
+mod codec;
+mod incoming;
 mod log;
 mod membership;
+mod sight;
 
 pub use membership::{Change, Membership};
 
 use crate::model::{
     ids::MemberId,
     io::{Batch, LogRecord, Restored, Seat, SnapshotRecord},
-    limits::{RAFT_MESSAGE_BYTES_MAX, TICK_MS},
 };
+use codec::{decode, encode};
 use log::MemoryLog;
 use prost_for_raft::Message as _;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType, SnapshotMetadata};
-use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use std::sync::Arc;
-
-/// Version of what `Batch` and peers' messages carry as opaque bytes.
-const VERSION: u8 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RaftError {
@@ -208,86 +208,6 @@ impl Consensus {
         }
     }
 
-    /// Who a peer's message says it is from, before anything of it is believed.
-    pub fn claimed_sender(bytes: &[u8]) -> Option<MemberId> {
-        decode::<Message>(bytes, "message").ok().map(|m| MemberId(m.from))
-    }
-
-    /// Takes a peer's message. Anything an honest peer would not send is dropped with the reason.
-    pub fn step(&mut self, from: MemberId, bytes: &[u8]) -> Result<(), String> {
-        let message = self.checked(from, bytes)?;
-        if message.get_msg_type() == MessageType::MsgSnapshot {
-            return Err("a snapshot message without its data".into());
-        }
-        self.step_checked(message);
-        Ok(())
-    }
-
-    /// Takes a snapshot whose data came beside the message.
-    pub fn step_snapshot(&mut self, from: MemberId, bytes: &[u8], data: Vec<u8>) -> Result<(), String> {
-        let message = self.checked(from, bytes)?;
-        if message.get_msg_type() != MessageType::MsgSnapshot {
-            return Err("not a snapshot message".into());
-        }
-        let meta = message.get_snapshot().get_metadata();
-        let position = (meta.index, meta.term);
-        let earlier = self.incoming.replace((position.0, position.1, Arc::new(data)));
-        self.step_checked(message);
-        // If raft-rs did not want this one, an earlier one may still be waiting for its data.
-        let wanted = self.node.snap().map(|s| (s.get_metadata().index, s.get_metadata().term));
-        if wanted != Some(position) {
-            self.incoming = earlier;
-        }
-        Ok(())
-    }
-
-    fn checked(&self, from: MemberId, bytes: &[u8]) -> Result<Message, String> {
-        if bytes.len() > RAFT_MESSAGE_BYTES_MAX {
-            return Err(format!("{} bytes, the most is {RAFT_MESSAGE_BYTES_MAX}", bytes.len()));
-        }
-        let message: Message = decode(bytes, "message").map_err(|e| e.to_string())?;
-        if message.from != from.0 {
-            return Err(format!("from member {} but sent by member {}", message.from, from.0));
-        }
-        if message.to != self.member.0 {
-            return Err(format!("for member {}, this is member {}", message.to, self.member.0));
-        }
-        let log = &self.node.raft.raft_log;
-        match message.get_msg_type() {
-            MessageType::MsgAppend => {
-                for (offset, entry) in message.entries.iter().enumerate() {
-                    if entry.index != message.index + 1 + offset as u64 {
-                        return Err("entries with a gap".into());
-                    }
-                    let contradicts = entry.index <= log.committed && log.term(entry.index).is_ok_and(|t| t != entry.term);
-                    if contradicts && message.term >= self.node.raft.term {
-                        return Err(format!("entry {} contradicts what is committed", entry.index));
-                    }
-                }
-            }
-            // raft-rs panics on a commit past the log; an honest leader never sends one.
-            MessageType::MsgHeartbeat if message.commit > log.last_index() => {
-                return Err(format!("commit {} is past the log's end {}", message.commit, log.last_index()));
-            }
-            MessageType::MsgAppendResponse if !message.reject && message.index > log.last_index() => {
-                return Err(format!("acknowledges entry {} that was never sent", message.index));
-            }
-            // Proposals are forwarded as requests, with their author; never as raft messages.
-            MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgHup | MessageType::MsgBeat | MessageType::MsgCheckQuorum
-            | MessageType::MsgSnapStatus | MessageType::MsgUnreachable => {
-                return Err("a message that peers do not send".into());
-            }
-            _ => {}
-        }
-        Ok(message)
-    }
-
-    fn step_checked(&mut self, message: Message) {
-        // Err means "not for us now" (unknown peer, dropped): raft-rs has changed nothing.
-        let _ = self.node.step(message);
-        self.draw_timeout();
-    }
-
     /// Position (term, index) at which it will stand if it commits.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<(u64, u64), NotProposed> {
         self.can_propose()?;
@@ -392,7 +312,10 @@ impl Consensus {
             self.unsaved_commit = true;
         }
         // A commit index alone may wait for the next batch: it is learnt again from the leader or the entries.
-        let save = ready.must_sync() || batch.snapshot.is_some() || !batch.entries.is_empty();
+        // Not so for a change of membership: with a voter gone for good, those left may need to know that it is over.
+        let changes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        let membership = ready.committed_entries().iter().any(changes);
+        let save = ready.must_sync() || batch.snapshot.is_some() || !batch.entries.is_empty() || membership;
         if save && self.unsaved_commit {
             batch.hard_state = Some(encode(&self.node.store().hard_state));
             self.unsaved_commit = false;
@@ -497,74 +420,6 @@ impl Consensus {
         let timeout = self.timings.election_min as u64 + (self.chance >> 33) % span;
         self.node.raft.set_randomized_election_timeout(timeout as usize);
     }
-
-    /// The newest number given to a batch.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    pub fn member(&self) -> MemberId {
-        self.member
-    }
-
-    pub fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
-    }
-
-    pub fn is_transferring(&self) -> bool {
-        self.node.raft.lead_transferee.is_some()
-    }
-
-    pub fn leader(&self) -> Option<MemberId> {
-        (self.node.raft.leader_id != 0).then_some(MemberId(self.node.raft.leader_id))
-    }
-
-    pub fn term(&self) -> u64 {
-        self.node.raft.term
-    }
-
-    pub fn commit_index(&self) -> u64 {
-        self.node.raft.raft_log.committed
-    }
-
-    pub fn last_index(&self) -> u64 {
-        self.node.raft.raft_log.last_index()
-    }
-
-    /// Milliseconds since a leader was heard, as far as ticks tell.
-    pub fn leader_silent_ms(&self) -> u64 {
-        self.node.raft.election_elapsed as u64 * TICK_MS
-    }
-
-    pub fn role(&self) -> &'static str {
-        match self.node.raft.state {
-            StateRole::Leader => "leader",
-            StateRole::Candidate | StateRole::PreCandidate => "candidate",
-            StateRole::Follower if self.membership().learners.contains(&self.member) => "learner",
-            StateRole::Follower => "follower",
-        }
-    }
-
-    pub fn membership(&self) -> Membership {
-        Membership::from_raft(&self.node.store().conf, self.node.raft.has_pending_conf())
-    }
-
-    /// Whether this peer holds nearly all of the log (leader only).
-    pub fn is_caught_up(&self, member: MemberId) -> bool {
-        let Some(progress) = self.node.raft.prs().get(member.0) else { return false };
-        // What matched is certain, however it was found out: after a snapshot a peer of an idle log stays in `Probe`.
-        progress.state != ProgressState::Snapshot && progress.recent_active && progress.matched + 16 >= self.node.raft.raft_log.last_index()
-    }
-
-    /// The member with the longest log among these (leader only): the best to hand leadership to.
-    pub fn most_caught_up(&self, among: &[MemberId]) -> Option<MemberId> {
-        among.iter().copied().max_by_key(|m| (self.node.raft.prs().get(m.0).map_or(0, |p| p.matched), u64::MAX - m.0))
-    }
-
-    /// What a fresh start would read back, for checks in tests.
-    pub fn log_indexes(&self) -> Vec<u64> {
-        self.node.store().entries_after_snapshot().map(|e| e.index).collect()
-    }
 }
 
 fn read_states(states: Vec<raft::ReadState>) -> Vec<(u64, u64)> {
@@ -582,19 +437,4 @@ fn snapshot_meta(index: u64, term: u64, conf: &ConfState) -> SnapshotMetadata {
 
 fn unreadable(index: u64, error: &prost_for_raft::DecodeError) -> RaftError {
     RaftError::Stored { what: "membership entry", why: format!("entry {index}: {error}") }
-}
-
-fn encode<M: prost_for_raft::Message>(message: &M) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + message.encoded_len());
-    bytes.push(VERSION);
-    message.encode(&mut bytes).expect("a Vec grows");
-    bytes
-}
-
-fn decode<M: prost_for_raft::Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, RaftError> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => M::decode(rest).map_err(|e| RaftError::Stored { what, why: e.to_string() }),
-        Some((other, _)) => Err(RaftError::Stored { what, why: format!("version {other}, this build reads {VERSION}") }),
-        None => Err(RaftError::Stored { what, why: "no bytes".into() }),
-    }
 }

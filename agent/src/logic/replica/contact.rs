@@ -4,17 +4,17 @@
 //! once a second to whoever may lead.
 
 use super::Replica;
-use std::collections::BTreeMap;
 use crate::{
     logic::raft::Membership,
     model::{
         command::KINDS_KNOWN,
         ids::{MemberId, NodeId},
         io::Effect,
-        limits::REPORT_INTERVAL_MS,
+        limits::{MANAGERS_MAX, REPORT_INTERVAL_MS},
         query::{Peer, Report},
     },
 };
+use std::collections::BTreeMap;
 
 /// A member that heard no leader for this long reports like a worker.
 const LEADER_SILENT_MS: u64 = 2_500;
@@ -28,6 +28,8 @@ pub(super) struct Contact {
     removed: Vec<NodeId>,
     /// The manager that gave this node its seat, until the state says who is who.
     enlisted_by: Option<NodeId>,
+    /// Which node spoke last for a member that the state does not know (yet); cleared once it knows.
+    speakers: BTreeMap<MemberId, NodeId>,
     /// Nodes that could not be reached lately, with the time: who is missing, for a person.
     silent: BTreeMap<NodeId, u64>,
     next_report: u64,
@@ -66,10 +68,19 @@ impl Contact {
         self.leader.clone()
     }
 
-    /// A fresh member answers the one that enlisted it: before it has a state, that is all it knows.
-    pub(super) fn whereabouts(&self, _member: MemberId) -> Option<(NodeId, String)> {
+    /// A fresh member answers whoever spoke to it: before it has a state, that is all it knows.
+    pub(super) fn whereabouts(&self, member: MemberId) -> Option<(NodeId, String)> {
         let known = |id: NodeId| self.managers.iter().find(|p| p.node == id).map(|p| (p.node, p.address.clone()));
-        self.enlisted_by.and_then(known).or_else(|| self.leader.clone())
+        let speaker = self.speakers.get(&member).copied().or(self.enlisted_by);
+        speaker.and_then(known).or_else(|| self.leader.clone())
+    }
+
+    /// `node` spoke for `member`, of which the state knows nothing. At most as many as there are managers are kept.
+    pub(super) fn spoke(&mut self, member: MemberId, node: NodeId) {
+        if self.speakers.len() >= MANAGERS_MAX && !self.speakers.contains_key(&member) {
+            self.speakers.clear();
+        }
+        self.speakers.insert(member, node);
     }
 }
 
@@ -101,7 +112,7 @@ impl Replica {
             Some(consensus) => {
                 let alone = self.state.nodes.len() == 1;
                 // A fresh member that has no state yet hears the leader but may not know where to answer.
-                let lost = self.applied == 0 && self.contact.managers.is_empty();
+                let lost = self.applied == 0;
                 !consensus.is_leader() && !alone && (lost || consensus.leader_silent_ms() > LEADER_SILENT_MS)
             }
         }

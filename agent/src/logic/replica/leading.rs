@@ -75,6 +75,7 @@ impl Replica {
         }
         leading.plan_soon = false;
         leading.planned_at = self.now.mono;
+        leading.observed.watch(&self.state, self.now.mono);
         let wanted = std::mem::take(&mut leading.wanted);
         let mut decisions = self.with_sight(plan::decide).unwrap_or_default();
         decisions.extend(wanted.into_iter().map(Decision::Propose));
@@ -212,7 +213,9 @@ impl Replica {
             (_, Provided::Done) => observed.succeeded(key),
             (key, Provided::Failed { why, final_ }) => {
                 observed.back_off(key, now);
-                if let CallKey::Launch(operation) | CallKey::Start(operation) | CallKey::Stop(operation) | CallKey::Terminate(operation) = key {
+                if let CallKey::Launch(operation) | CallKey::Start(operation) | CallKey::Stop(operation) | CallKey::Terminate(operation) =
+                    key
+                {
                     let found = observed.find(operation);
                     found.problem = why.clone();
                     match key {

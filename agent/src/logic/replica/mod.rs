@@ -198,7 +198,11 @@ impl Replica {
     fn tick_timings(&self) -> TickTimings {
         let ticks = |ms: u64| (ms / TICK_MS).max(1) as usize;
         let timings = self.config.timings;
-        TickTimings { heartbeat: ticks(timings.heartbeat_ms), election_min: ticks(timings.election_min_ms), election_max: ticks(timings.election_max_ms) }
+        TickTimings {
+            heartbeat: ticks(timings.heartbeat_ms),
+            election_min: ticks(timings.election_min_ms),
+            election_max: ticks(timings.election_max_ms),
+        }
     }
 
     /// Takes something in. Never fails: a full queue answers `Busy` through a `Reply`.
@@ -242,7 +246,8 @@ impl Replica {
         if let Some(consensus) = &self.consensus {
             due = due.min(self.ticked_at + consensus.ticks_until_due() * TICK_MS);
         }
-        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.writes_deadline(), self.stopping_by] {
+        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.writes_deadline(), self.stopping_by]
+        {
             due = due.min(candidate.unwrap_or(u64::MAX));
         }
         due.max(self.now.mono + 1).min(self.now.mono + 3_600_000)
@@ -320,7 +325,9 @@ impl Replica {
             match entry.content {
                 Content::Command(bytes) => match codec::decode::<Proposal>(&bytes) {
                     Ok(proposal) => self.apply(entry.index, entry.term, proposal),
-                    Err(error) => return self.stop(true, format!("log entry {} cannot be carried out by this build: {error}", entry.index)),
+                    Err(error) => {
+                        return self.stop(true, format!("log entry {} cannot be carried out by this build: {error}", entry.index));
+                    }
                 },
                 Content::Membership(group) => {
                     self.state.seats_taken(|m| group.contains(m));
@@ -421,9 +428,10 @@ impl Replica {
     }
 
     fn access_now(&self) -> Access {
-        let group = self.consensus.as_ref().map(Consensus::membership).unwrap_or_default();
+        // A seat that is assigned counts already: a voter that has not yet applied the change which seats it would
+        // refuse the votes of a candidate it may have to elect.
         let mut nodes: Vec<(NodeId, Vec<u8>, bool)> =
-            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some_and(|m| group.contains(m)))).collect();
+            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some())).collect();
         for peer in self.contact.managers() {
             match nodes.iter_mut().find(|(id, _, _)| *id == peer.node) {
                 Some(known) => known.2 = true,

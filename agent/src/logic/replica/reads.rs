@@ -120,7 +120,8 @@ impl Replica {
     }
 
     pub(super) fn expire_reads(&mut self) {
-        let oldest = self.reads.waiting.iter().chain(&self.reads.riding).chain(self.reads.confirmed.iter().flat_map(|(_, r)| r)).map(|r| r.by).min();
+        let oldest =
+            self.reads.waiting.iter().chain(&self.reads.riding).chain(self.reads.confirmed.iter().flat_map(|(_, r)| r)).map(|r| r.by).min();
         if oldest.is_some_and(|by| by <= self.now.mono) {
             let answer = self.unavailable();
             self.fail_reads(&answer);

@@ -2,17 +2,14 @@
 
 use super::Replica;
 use crate::{
-    logic::{
-        raft::NotProposed,
-        state::Outcome,
-        token,
-    },
+    logic::{raft::NotProposed, state::Outcome, token},
     model::{
         codec,
         command::{Command, Joiner, Proposal},
         ids::{NodeId, RequestId, Ticket},
         io::Effect,
         limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX},
+        node::is_address,
         query::{Admission, Answer, Op, Principal, Report, Request, Written},
         token::Credential,
     },
@@ -134,7 +131,14 @@ impl Replica {
             let code = if removed { "removed" } else { "not_found" };
             return self.refuse(ticket, code, format!("node {} is not in this cluster", report.node));
         };
-        let same = node.address == report.address && node.cpus == report.cpus && node.memory == report.memory && node.commands_known == report.commands_known;
+        // Told at once, or it would be proposed again with each report.
+        if !is_address(&report.address) {
+            return self.refuse(ticket, "invalid", "a node's address is host:port in plain letters".into());
+        }
+        let same = node.address == report.address
+            && node.cpus == report.cpus
+            && node.memory == report.memory
+            && node.commands_known == report.commands_known;
         let stray_seat = report.member.filter(|m| node.member != Some(*m));
         if !same {
             let Report { node, address, cpus, memory, commands_known, .. } = report;
@@ -164,7 +168,9 @@ impl Replica {
                 let by = self.now.mono + REQUEST_TIMEOUT_MS;
                 self.writes.insert(index, Waiting { term, by, ticket, token });
             }
-            Err(Refusal::TooLarge(bytes)) => self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}")),
+            Err(Refusal::TooLarge(bytes)) => {
+                self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}"))
+            }
             Err(Refusal::Raft(NotProposed::Full)) => self.reply(ticket, Answer::Busy),
             Err(Refusal::Raft(NotProposed::NotLeader)) => {
                 let answer = self.unavailable();
@@ -280,8 +286,12 @@ impl Replica {
         };
         let group = consensus.membership();
         let silent = |m: &&crate::model::ids::MemberId| **m != consensus.member() && self.is_silent(**m);
-        let missing: Vec<String> =
-            group.voters.iter().filter(silent).map(|m| self.state.node_of_member(*m).map_or(format!("member {}", m.0), |n| format!("{} ({})", n.name, n.address))).collect();
+        let missing: Vec<String> = group
+            .voters
+            .iter()
+            .filter(silent)
+            .map(|m| self.state.node_of_member(*m).map_or(format!("member {}", m.0), |n| format!("{} ({})", n.name, n.address)))
+            .collect();
         let voters = group.voters.len();
         let why = match missing.is_empty() {
             true => "no leader is elected at the moment".into(),

@@ -2,10 +2,7 @@
 
 use super::{Level, Replica, Waiting, contact::Contact, reads::Reads};
 use crate::{
-    logic::{
-        raft::Consensus,
-        state::State,
-    },
+    logic::{raft::Consensus, state::State},
     model::{
         ids::{MemberId, NodeId, Ticket},
         io::{Batch, Effect, Keyring, Restored, Seat},
@@ -48,11 +45,16 @@ impl Replica {
     fn seat_changed(&mut self, change: SeatChange) {
         let begun = match change.kind {
             Kind::Begin(batch, member) => {
-                let restored = Restored { member: Some(member), snapshot: batch.snapshot, entries: Vec::new(), hard_state: batch.hard_state };
+                let restored =
+                    Restored { member: Some(member), snapshot: batch.snapshot, entries: Vec::new(), hard_state: batch.hard_state };
                 self.resume(member, &restored)
             }
             Kind::Take(member) => self.resume(member, &Restored { member: Some(member), ..Restored::default() }),
-            Kind::Leave => Ok(()),
+            Kind::Leave => {
+                // Not before the seat is given up for good: a seat without its keyring would keep the node from starting.
+                self.effects.push_back(Effect::Keyring(None));
+                Ok(())
+            }
         };
         if let Err(error) = begun {
             return self.stop(true, error.to_string());
@@ -91,7 +93,6 @@ impl Replica {
         }
         self.vacate();
         self.config.keyring = None;
-        self.effects.push_back(Effect::Keyring(None));
         self.change_seat(Seat::Leave, Kind::Leave, ticket);
     }
 
@@ -116,10 +117,10 @@ impl Replica {
     }
 
     pub(super) fn handle_raft(&mut self, from: NodeId, to: MemberId, messages: &[Vec<u8>]) {
-        for bytes in messages {
-            if let Err(why) = self.step(from, to, bytes, None) {
-                self.log(Level::Warn, format!("a Raft message from node {from} was dropped: {why}"));
-            }
+        let dropped: Vec<String> = messages.iter().filter_map(|bytes| self.step(from, to, bytes, None).err()).collect();
+        // One line a batch: the log is not the sender's to fill.
+        if let Some(why) = dropped.first() {
+            self.log(Level::Warn, format!("{} of {} Raft messages from node {from} were dropped: {why}", dropped.len(), messages.len()));
         }
         self.heard(from);
     }
@@ -145,17 +146,22 @@ impl Replica {
             // For a seat this node held before, or will hold soon.
             return Ok(());
         }
+        if self.state.node_of_member(sender).is_none() {
+            self.contact.spoke(sender, from);
+        }
         match data {
             None => consensus.step(sender, bytes),
             Some(data) => consensus.step_snapshot(sender, bytes, data),
         }
     }
 
-    /// A member speaks through the certificate of its own node only. A seat this node has not heard of yet (it may be
-    /// behind) is believed of nodes it knows as managers by other ways.
+    /// A member speaks through the certificate of its own node only. A seat newer than any this node has heard of (it may
+    /// be behind) is believed of nodes it knows as managers by other ways; a leader is never behind, and an older seat
+    /// that nobody holds was given up for good.
     fn may_speak_as(&self, from: NodeId, member: MemberId) -> bool {
         match self.state.node_of_member(member) {
             Some(owner) => owner.id == from,
+            None if self.leading.is_some() || member.0 < self.state.next_member => false,
             None => self.contact.trusts(from) || self.state.nodes.get(&from).is_some_and(|n| n.member.is_some()),
         }
     }

@@ -7,8 +7,8 @@ use super::State;
 use crate::model::{
     command::{Command, Proposal},
     ids::{MemberId, NodeId},
-    limits::{ADDRESS_BYTES_MAX, NODES_MAX},
-    node::NodeState,
+    limits::NODES_MAX,
+    node::{NodeState, is_address},
     settings::SettingsChange,
 };
 
@@ -17,10 +17,18 @@ use crate::model::{
 pub enum Outcome {
     Done,
     Existed(bool),
-    TokenCreated { id: String },
-    Joined { node: NodeId, stamp_ms: u64 },
+    TokenCreated {
+        id: String,
+    },
+    Joined {
+        node: NodeId,
+        stamp_ms: u64,
+    },
     /// Nothing was changed.
-    Refused { code: &'static str, why: String },
+    Refused {
+        code: &'static str,
+        why: String,
+    },
 }
 
 impl Outcome {
@@ -64,7 +72,9 @@ impl State {
             Command::InstanceSet { id, desired } => self.instance_set(&id, desired),
             Command::Destroy => self.destroy(),
             Command::Join { credential, node } => self.join(&credential, *node),
-            Command::NodeUpdate { node, address, cpus, memory, commands_known } => self.node_update(node, address, cpus, memory, commands_known),
+            Command::NodeUpdate { node, address, cpus, memory, commands_known } => {
+                self.node_update(node, address, cpus, memory, commands_known)
+            }
             Command::NodeState { node, state, reason } => self.node_state(node, state, &reason),
             Command::MemberAssign(node) => self.member_assign(node),
             Command::MemberClear(node) => self.member_clear(node),
@@ -130,8 +140,8 @@ impl State {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Outcome::refused("not_found", format!("no node {id}"));
         };
-        if address.is_empty() || address.len() > ADDRESS_BYTES_MAX {
-            return Outcome::refused("invalid", "an address is host:port".into());
+        if !is_address(&address) {
+            return Outcome::refused("invalid", "a node's address is host:port in plain letters".into());
         }
         node.address = address;
         node.cpus = cpus;

@@ -21,7 +21,10 @@ impl State {
         }
         let recent = self.launches.iter().filter(|at| **at + HOUR_MS > stamp_ms).count();
         if recent >= self.settings.max_launches_per_hour as usize {
-            return Some(format!("{recent} launches within the last hour, max_launches_per_hour is {}", self.settings.max_launches_per_hour));
+            return Some(format!(
+                "{recent} launches within the last hour, max_launches_per_hour is {}",
+                self.settings.max_launches_per_hour
+            ));
         }
         None
     }
@@ -64,11 +67,24 @@ impl State {
         if instance.desired == InstanceDesired::Terminated && desired != InstanceDesired::Terminated {
             return Outcome::refused("invalid", format!("instance `{id}` is being terminated"));
         }
+        let wanted_again = instance.desired == InstanceDesired::Stopped && desired == InstanceDesired::Running;
         instance.desired = desired;
+        let node = instance.node;
+        // Whoever was stopped on purpose is late only from now on: it is started, not replaced.
+        if let Some(node) = node.filter(|_| wanted_again).and_then(|id| self.nodes.get_mut(&id)) {
+            node.since_ms = self.stamp_ms;
+        }
         Outcome::Done
     }
 
-    pub(super) fn instance_seen(&mut self, operation: OperationId, id: Option<String>, address: String, seen: InstanceState, problem: &str) -> Outcome {
+    pub(super) fn instance_seen(
+        &mut self,
+        operation: OperationId,
+        id: Option<String>,
+        address: String,
+        seen: InstanceState,
+        problem: &str,
+    ) -> Outcome {
         let stamp = self.stamp_ms;
         let Some(instance) = self.instances.get_mut(&operation) else {
             return Outcome::refused("not_found", format!("no operation {operation}"));

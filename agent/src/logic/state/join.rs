@@ -5,8 +5,8 @@ use crate::model::{
     command::Joiner,
     ids::{NodeId, OperationId},
     instance::InstanceDesired,
-    limits::{ADDRESS_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, NODES_MAX, REMOVED_NODES_KEPT, TOKENS_MAX},
-    node::{NodeRecord, NodeState, Role},
+    limits::{LABELS_MAX, NAME_BYTES_MAX, NODES_MAX, REMOVED_NODES_KEPT, TOKENS_MAX},
+    node::{NodeRecord, NodeState, Role, is_address},
     token::{Credential, TokenRecord},
 };
 
@@ -31,6 +31,7 @@ pub(super) fn record(joiner: Joiner, admitted: Role, stamp_ms: u64) -> NodeRecor
         admitted,
         since_ms: stamp_ms,
         seated: false,
+        leaving: false,
     }
 }
 
@@ -71,7 +72,10 @@ impl State {
             };
         }
         if self.removed.contains(&joiner.id) {
-            return Outcome::refused("removed", format!("node {} was removed from the cluster; to join as a new one, delete its data dir", joiner.id));
+            return Outcome::refused(
+                "removed",
+                format!("node {} was removed from the cluster; to join as a new one, delete its data dir", joiner.id),
+            );
         }
         if self.nodes.values().any(|n| n.public_key == joiner.public_key) {
             return Outcome::refused("taken", "another node has this key".into());
@@ -134,15 +138,25 @@ impl State {
     }
 
     pub(super) fn node_remove(&mut self, id: NodeId) -> Outcome {
-        let Some(node) = self.nodes.remove(&id) else {
+        let Some(node) = self.nodes.get_mut(&id) else {
             return Outcome::refused("not_found", format!("no node {id}"));
         };
+        if let Some(instance) = self.instances.values_mut().find(|i| i.node == Some(id)) {
+            instance.desired = InstanceDesired::Terminated;
+        }
+        // The majority that lets a voter go may need its vote: it stays one of us until it is out of the group.
+        if node.member.is_some() {
+            if !node.leaving {
+                node.leaving = true;
+                let name = node.name.clone();
+                self.event("node.leaving", &name, "gives up its seat first");
+            }
+            return Outcome::Done;
+        }
+        let node = self.nodes.remove(&id).expect("just seen");
         self.removed.push_back(id);
         if self.removed.len() > REMOVED_NODES_KEPT {
             self.removed.pop_front();
-        }
-        if let Some(instance) = self.instances.values_mut().find(|i| i.node == Some(id)) {
-            instance.desired = InstanceDesired::Terminated;
         }
         self.access_version += 1;
         self.event("node.left", &node.name, "removed from the cluster");
@@ -158,15 +172,15 @@ fn well_formed(joiner: &Joiner) -> Result<(), Outcome> {
     if joiner.name.is_empty() || joiner.name.len() > NAME_BYTES_MAX || joiner.name.chars().any(char::is_control) {
         return refuse(format!("a node's name has 1 to {NAME_BYTES_MAX} printable bytes"));
     }
-    if joiner.address.is_empty() || joiner.address.len() > ADDRESS_BYTES_MAX || !joiner.address.contains(':') {
-        return refuse(format!("a node's address is host:port, `{}` is not", super::events::bounded(&joiner.address, 64)));
+    if !is_address(&joiner.address) {
+        return refuse("a node's address is host:port in plain letters".into());
     }
-    let long = |s: &String| s.len() > NAME_BYTES_MAX;
-    if joiner.labels.len() > LABELS_MAX || joiner.labels.iter().any(|(k, v)| long(k) || long(v)) {
-        return refuse(format!("at most {LABELS_MAX} labels of {NAME_BYTES_MAX} bytes each"));
+    let odd = |s: &String| s.len() > NAME_BYTES_MAX || s.chars().any(char::is_control);
+    if joiner.labels.len() > LABELS_MAX || joiner.labels.iter().any(|(k, v)| odd(k) || odd(v)) {
+        return refuse(format!("at most {LABELS_MAX} labels of {NAME_BYTES_MAX} printable bytes each"));
     }
-    if joiner.instance.as_ref().is_some_and(long) {
-        return refuse("the instance id is too long".into());
+    if joiner.instance.as_ref().is_some_and(odd) {
+        return refuse(format!("an instance id has at most {NAME_BYTES_MAX} printable bytes"));
     }
     Ok(())
 }

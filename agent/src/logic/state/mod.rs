@@ -96,7 +96,8 @@ pub struct KvRecord {
 impl State {
     /// A new cluster of one: `node` is Raft member 1 and, if a provider made it, instance 1.
     pub fn genesis(cluster: ClusterId, name: String, ca: Vec<u8>, node: Joiner, stamp_ms: u64) -> State {
-        let counters = State { next_member: 2, next_ordinal: 1, next_event: 1, desired_nodes: 1, kinds_in_use: KINDS_KNOWN, ..State::default() };
+        let counters =
+            State { next_member: 2, next_ordinal: 1, next_event: 1, desired_nodes: 1, kinds_in_use: KINDS_KNOWN, ..State::default() };
         let mut state = State { cluster, name, ca, stamp_ms, access_version: 1, ..counters };
         if let Some(id) = &node.instance {
             let operation = OperationId { cluster, epoch: 0, index: 0 };
@@ -161,7 +162,7 @@ impl State {
 
     /// Its machine is to end or has ended: it leaves the Raft group, then the cluster.
     pub fn is_leaving(&self, node: &NodeRecord) -> bool {
-        self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated || i.ended())
+        node.leaving || self.instance_of(node.id).is_some_and(|i| i.desired == InstanceDesired::Terminated || i.ended())
     }
 
     /// A membership entry was applied: seats in the group are marked as used.
