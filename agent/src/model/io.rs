@@ -88,24 +88,29 @@ pub enum Input {
         outcome: Provided,
     },
     /// Answer to `Effect::Report`. `leader` is none when nobody answered or nobody leads.
-<<<<<<< HEAD
-    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Vec<TaskOrder> },
-=======
     ReportAnswered {
         leader: Option<(NodeId, String)>,
         managers: Vec<Peer>,
         removed: Vec<NodeId>,
+        orders: Vec<TaskOrder>,
     },
->>>>>>> main
     /// The cluster answered a report: this node was removed from it for good.
     Removed,
     /// The runtime: what became of a task's process. At the start of the process one `Up { adopted }` or `Ended`
     /// comes for each task found on disk, then `TasksFound`.
-    Task { number: TaskNumber, event: TaskEvent },
+    Task {
+        number: TaskNumber,
+        event: TaskEvent,
+    },
     /// All tasks on disk were reported, with the orders they were started by.
-    TasksFound { orders: Vec<TaskOrder> },
+    TasksFound {
+        orders: Vec<TaskOrder>,
+    },
     /// Answer to `Effect::Script`: the error is the script's, with file and line.
-    Scripted { id: u64, outcome: Result<ScriptReport, String> },
+    Scripted {
+        id: u64,
+        outcome: Result<ScriptReport, String>,
+    },
     /// SIGHUP: run the script's `configure` again.
     ReloadScript,
     /// SIGTERM: hand leadership on, then `Effect::Stop`.
@@ -189,7 +194,10 @@ pub enum Effect {
     /// Something for the runtime.
     Task(TaskCall),
     /// Run a hook of the cluster's script; answered by `Scripted { id }`. One at a time.
-    Script { id: u64, call: ScriptCall },
+    Script {
+        id: u64,
+        call: ScriptCall,
+    },
     /// This node leads no more (or the modules changed): end the executor.
     ScriptEnd,
     /// A line for the log.

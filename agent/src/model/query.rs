@@ -21,7 +21,9 @@ pub enum Principal {
     /// No certificate: may only join.
     Joiner,
     /// The cluster's script on the leader of this term: its writes are fenced by it.
-    Script { term: u64 },
+    Script {
+        term: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +45,13 @@ pub enum Request {
     /// A node's word about itself.
     Report(Report),
     /// What would change if these modules were applied (path to source); runs `configure` on a recording cluster.
-    Plan { modules: BTreeMap<String, String> },
+    Plan {
+        modules: BTreeMap<String, String>,
+    },
     /// Evaluates an expression against the live cluster, on the leader.
-    Eval { expression: String },
+    Eval {
+        expression: String,
+    },
 }
 
 /// Changes a person may ask for.
@@ -74,13 +80,22 @@ pub enum Op {
     ModulesPut(BTreeMap<String, String>),
     ModulesRollback,
     /// Only scripts: people declare services in cluster.js.
-    ServiceSet { name: String, spec: Box<ServiceSpec> },
-    ServiceScale { name: String, replicas: u32 },
+    ServiceSet {
+        name: String,
+        spec: Box<ServiceSpec>,
+    },
+    ServiceScale {
+        name: String,
+        replicas: u32,
+    },
     ServiceRestart(String),
     ServiceRollback(String),
     ServiceRemove(String),
     /// Node id or name.
-    NodeDrain { node: String, drain: bool },
+    NodeDrain {
+        node: String,
+        drain: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,11 +148,23 @@ pub enum Answer {
     },
     /// Let in: sign this key a certificate with these times.
     Joined(Admission),
-    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Vec<TaskOrder> },
+    Reported {
+        leader: NodeId,
+        leader_address: String,
+        managers: Vec<Peer>,
+        removed: Vec<NodeId>,
+        orders: Vec<TaskOrder>,
+    },
     /// What an apply of those modules would change, and what went wrong in the script if anything did.
-    Planned { changes: Vec<PlannedChange>, error: String },
+    Planned {
+        changes: Vec<PlannedChange>,
+        error: String,
+    },
     /// The printed value of an expression, or the script's error.
-    Evaluated { value: String, error: String },
+    Evaluated {
+        value: String,
+        error: String,
+    },
     /// Queues are full; nothing was changed. Try again.
     Busy,
     /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.

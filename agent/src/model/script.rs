@@ -94,9 +94,14 @@ pub enum Hook {
     Leader,
     Follower,
     /// A registered function; `argument` is JSON (an event, or a key's new value).
-    Registered { number: u32, argument: String },
+    Registered {
+        number: u32,
+        argument: String,
+    },
     /// An expression from `disco eval`; answers with `value`.
-    Eval { expression: String },
+    Eval {
+        expression: String,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

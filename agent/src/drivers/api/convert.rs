@@ -217,7 +217,13 @@ pub fn read_reply(index: u64, view: View) -> v1::ReadReply {
     v1::ReadReply { index, result: Some(result) }
 }
 
-pub fn report_reply(leader: NodeId, address: String, managers: Vec<Peer>, removed: Vec<NodeId>, orders: &Vec<TaskOrder>) -> v1::ReportReply {
+pub fn report_reply(
+    leader: NodeId,
+    address: String,
+    managers: Vec<Peer>,
+    removed: Vec<NodeId>,
+    orders: &Vec<TaskOrder>,
+) -> v1::ReportReply {
     v1::ReportReply {
         leader: leader.to_string(),
         leader_address: address,

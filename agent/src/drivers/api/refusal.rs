@@ -30,9 +30,7 @@ pub fn unwished(answer: Answer) -> Status {
         | Answer::Joined(_)
         | Answer::Reported { .. }
         | Answer::Planned { .. }
-        | Answer::Evaluated { .. } => {
-            refuse("internal", "the replica answered another question")
-        }
+        | Answer::Evaluated { .. } => refuse("internal", "the replica answered another question"),
     }
 }
 
