@@ -47,7 +47,7 @@ impl Log {
 
     fn apply_as(&mut self, request: Option<RequestId>, command: Command) -> Outcome {
         self.index += 1;
-        self.state.apply(self.index, Proposal { stamp_ms: self.stamp, term: 1, request, command }).1
+        self.state.apply(self.index, 1, Proposal { stamp_ms: self.stamp, term: 1, request, command, fence: None }).1
     }
 
     fn join(&mut self, token: &str, node: Joiner) -> Outcome {

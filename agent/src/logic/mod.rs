@@ -1,5 +1,6 @@
 //! Floor 1: the mind. No I/O, clock, randomness, threads, async or `unsafe`: time and chance are arguments.
 
+pub mod keeper;
 pub mod plan;
 pub mod raft;
 pub mod replica;

@@ -231,6 +231,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The kind a build must know to carry it out.
+    pub fn kind(&self) -> u32 {
+        match self {
+            Command::Scale(_) | Command::Configure(_) | Command::KvSet { .. } | Command::KvDelete(_) | Command::TokenCreate { .. } => 1,
+            Command::TokenRevoke(_) | Command::NodeRemove(_) | Command::InstanceSet { .. } | Command::Destroy | Command::Join { .. } => 1,
+            Command::NodeUpdate { .. } | Command::NodeState { .. } | Command::MemberAssign(_) | Command::MemberClear(_) => 1,
+            Command::Launch { .. } | Command::InstanceSeen { .. } | Command::Leading(_) => 1,
+            _ => 2,
+        }
+    }
+}
+
 /// Who wants in.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Joiner {

@@ -8,7 +8,7 @@ use super::{
     instance::InstanceSeen,
     query::{Answer, LaunchRequest, Peer, Principal, Report, Request},
     script::{ScriptCall, ScriptReport},
-    task::{TaskCall, TaskEvent, TaskNumber, TaskOrder},
+    task::{Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 use minicbor::{Decode, Encode};
@@ -88,12 +88,7 @@ pub enum Input {
         outcome: Provided,
     },
     /// Answer to `Effect::Report`. `leader` is none when nobody answered or nobody leads.
-    ReportAnswered {
-        leader: Option<(NodeId, String)>,
-        managers: Vec<Peer>,
-        removed: Vec<NodeId>,
-        orders: Vec<TaskOrder>,
-    },
+    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Orders },
     /// The cluster answered a report: this node was removed from it for good.
     Removed,
     /// The runtime: what became of a task's process. At the start of the process one `Up { adopted }` or `Ended`

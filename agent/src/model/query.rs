@@ -7,7 +7,7 @@ use super::{
     node::{NodeRecord, Role},
     service::{ServiceRecord, ServiceSpec},
     settings::SettingsChange,
-    task::{TaskOrder, TaskRecord, TaskSeen},
+    task::{Orders, TaskRecord, TaskSeen},
     token::TokenRecord,
 };
 use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
@@ -148,13 +148,7 @@ pub enum Answer {
     },
     /// Let in: sign this key a certificate with these times.
     Joined(Admission),
-    Reported {
-        leader: NodeId,
-        leader_address: String,
-        managers: Vec<Peer>,
-        removed: Vec<NodeId>,
-        orders: Vec<TaskOrder>,
-    },
+    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId>, /** what this node is to run */ orders: Orders },
     /// What an apply of those modules would change, and what went wrong in the script if anything did.
     Planned {
         changes: Vec<PlannedChange>,

@@ -132,6 +132,22 @@ impl ServiceSpec {
     pub fn has_public_port(&self) -> bool {
         self.ports.iter().any(|p| p.public.is_some())
     }
+
+    /// Whether a process started by one may go on under the other: they differ only in how many copies there are and
+    /// how they are kept and replaced.
+    pub fn runs_alike(&self, other: &ServiceSpec) -> bool {
+        let process = |s: &ServiceSpec| ServiceSpec {
+            replicas: Replicas::EveryNode,
+            avoid: Vec::new(),
+            stop_signal: 0,
+            stop_timeout_ms: 0,
+            restart: Restart { policy: RestartPolicy::Always, backoff_ms: 0, max: None },
+            grace_ms: 0,
+            update: Update { start_first: true, parallel: 1, rollback: false, deadline_ms: 0 },
+            ..s.clone()
+        };
+        process(self) == process(other)
+    }
 }
 
 /// A service in the replicated state.
@@ -156,6 +172,9 @@ pub struct ServiceRecord {
     /// The version before the newest, what `rollback` goes back to.
     #[n(6)]
     pub previous: Option<u64>,
+    /// As many copies ran as wanted, and since then not fewer: what `service.degraded` and `service.healthy` tell apart.
+    #[n(7)]
+    pub healthy: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -173,5 +192,11 @@ pub enum Roll {
 impl ServiceRecord {
     pub fn spec(&self) -> &ServiceSpec {
         self.specs.get(&self.version).expect("the newest version's spec is always kept")
+    }
+
+    /// The version that `rollback` brings back: the newest one that rolled out before and is not the same again.
+    pub fn rollback_target(&self) -> Option<u64> {
+        let before = self.specs.range(..=self.previous?).rev();
+        before.filter(|(version, _)| **version != self.version).find(|(_, spec)| *spec != self.spec()).map(|(version, _)| *version)
     }
 }

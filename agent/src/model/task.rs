@@ -1,7 +1,7 @@
 //! One running copy of a service on one node.
 
 use super::{ids::NodeId, service::ServiceSpec};
-use alloc::{collections::BTreeMap, string::String};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
 /// Counts up over the whole cluster, never reused. Shown as `service.number`.
@@ -27,6 +27,9 @@ pub struct TaskRecord {
     pub seen: TaskSeen,
     #[n(6)]
     pub placed_ms: u64,
+    /// It has stayed up for `grace` at least once: what fails later is no fault of an update.
+    #[n(7)]
+    pub started: bool,
 }
 
 /// What its node last said of it.
@@ -112,6 +115,16 @@ pub struct TaskOrder {
     pub wanted: bool,
     #[n(4)]
     pub spec: ServiceSpec,
+}
+
+/// Everything a node is told to run or to stop, as of one index of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Orders {
+    /// Log index up to which the leader that says so has applied.
+    #[n(0)]
+    pub index: u64,
+    #[n(1)]
+    pub tasks: Vec<TaskOrder>,
 }
 
 /// What the runtime driver reports of a process.

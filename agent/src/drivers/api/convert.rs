@@ -14,7 +14,7 @@ use crate::model::{
     query::{Op, Peer, PlannedChange, Principal, Query, Report, ServiceView, StatusView, View, Written},
     service::Roll,
     settings::{BelowMin, SettingsChange},
-    task::{Exit, TaskOrder, TaskRecord, TaskState},
+    task::{Exit, Orders, TaskRecord, TaskState},
 };
 use proto::v1;
 use tonic::Status;
@@ -88,9 +88,9 @@ pub fn report(request: v1::ReportRequest, from: NodeId) -> Result<Report, Status
 ///
 /// # Errors
 /// `invalid`, naming the field.
-pub fn records<T: for<'b> minicbor::Decode<'b, ()>>(field: &str, bytes: &[u8]) -> Result<Vec<T>, Status> {
+pub fn records<T: for<'b> minicbor::Decode<'b, ()> + Default>(field: &str, bytes: &[u8]) -> Result<T, Status> {
     if bytes.is_empty() {
-        return Ok(Vec::new());
+        return Ok(T::default());
     }
     codec::decode(bytes).map_err(|why| refuse("invalid", format!("`{field}`: {why}")))
 }
@@ -217,13 +217,7 @@ pub fn read_reply(index: u64, view: View) -> v1::ReadReply {
     v1::ReadReply { index, result: Some(result) }
 }
 
-pub fn report_reply(
-    leader: NodeId,
-    address: String,
-    managers: Vec<Peer>,
-    removed: Vec<NodeId>,
-    orders: &Vec<TaskOrder>,
-) -> v1::ReportReply {
+pub fn report_reply(leader: NodeId, address: String, managers: Vec<Peer>, removed: Vec<NodeId>, orders: &Orders) -> v1::ReportReply {
     v1::ReportReply {
         leader: leader.to_string(),
         leader_address: address,

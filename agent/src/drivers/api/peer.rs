@@ -12,6 +12,7 @@ use crate::model::{
     io::{Input, Keyring},
     limits::{RAFT_MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX},
     query::{Answer, Principal, Request as Ask},
+    task::Orders,
 };
 use futures_lite::future::or;
 use proto::v1::{self, Done, peer_server::Peer};
@@ -76,7 +77,7 @@ impl Peer for PeerService {
                 Ok(Response::new(convert::report_reply(leader, leader_address, managers, removed, &orders)))
             }
             // The reporter goes on to the leader by itself.
-            Answer::Elsewhere { leader, address } => Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Vec::new()))),
+            Answer::Elsewhere { leader, address } => Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default()))),
             other => Err(refusal::unwished(other)),
         }
     }

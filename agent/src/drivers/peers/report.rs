@@ -3,7 +3,7 @@
 use super::Peers;
 use crate::{
     drivers::api::{convert, refusal::code_of},
-    model::{ids::NodeId, io::Input, query::Report},
+    model::{ids::NodeId, io::Input, query::Report, task::Orders},
 };
 use proto::v1;
 use tonic::Status;
@@ -13,7 +13,7 @@ const TRIES_MAX: usize = 8;
 
 /// Asks in order until one answers; a node that only knows who leads sends us there.
 pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<String>) -> Input {
-    let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new(), orders: Vec::new() };
+    let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new(), orders: Orders::default() };
     let mut left: Vec<String> = try_in_order.into_iter().rev().collect();
     let mut asked: Vec<String> = Vec::new();
     let mut best = nobody;

@@ -8,8 +8,11 @@ mod instances;
 mod liveness;
 mod members;
 mod observed;
+pub mod placement;
+mod services;
 
 pub use observed::{CallKey, Found, Known, Observed};
+pub use services::{TASKS_MOVE_AFTER_MS, Unplaced, unplaced};
 
 use super::{
     raft::{Change, Membership},
@@ -76,6 +79,7 @@ pub fn decide(sight: &Sight) -> Vec<Decision> {
     if sight.has_provider {
         instances::decide(sight, &mut decisions);
     }
+    services::decide(sight, &mut decisions);
     decisions
 }
 
@@ -88,6 +92,11 @@ pub fn problems(sight: &Sight) -> Vec<String> {
     for instance in sight.state.instances.values().filter(|i| !i.problem.is_empty()) {
         let name = instance.id.clone().unwrap_or_else(|| instance.pending_name());
         problems.push(format!("instance {name}: {}", instance.problem));
+    }
+    services::problems(sight, &mut problems);
+    if !sight.state.script.error.is_empty() {
+        let first = sight.state.script.error.lines().next().unwrap_or_default();
+        problems.push(format!("the script failed: {first}"));
     }
     if sight.has_provider && instances::missing(sight) > 0 {
         let brake = sight.state.brake(sight.stamp_ms());

@@ -7,11 +7,12 @@ use super::Replica;
 use crate::{
     logic::raft::Membership,
     model::{
-        command::KINDS_KNOWN,
+        command::{Command, KINDS_KNOWN},
         ids::{MemberId, NodeId},
         io::Effect,
         limits::{MANAGERS_MAX, REPORT_INTERVAL_MS},
         query::{Peer, Report},
+        task::Orders,
     },
 };
 use std::collections::BTreeMap;
@@ -85,9 +86,13 @@ impl Contact {
 }
 
 impl Replica {
-    pub(super) fn handle_report_answered(&mut self, leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>) {
+    pub(super) fn handle_report_answered(&mut self, leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Orders) {
         self.contact.asked_at = None;
         if leader.is_some() {
+            // Whoever only knows who leads names no managers, and has no orders to give.
+            if !managers.is_empty() {
+                self.handle_orders(orders);
+            }
             self.contact.leader = leader;
             self.contact.managers = managers;
             self.contact.removed = removed;
@@ -113,15 +118,23 @@ impl Replica {
                 let alone = self.state.nodes.len() == 1;
                 // A fresh member that has no state yet hears the leader but may not know where to answer.
                 let lost = self.applied == 0;
-                !consensus.is_leader() && !alone && (lost || consensus.leader_silent_ms() > LEADER_SILENT_MS)
+                !consensus.is_leader() && !alone && (lost || self.own_update().is_some() || consensus.leader_silent_ms() > LEADER_SILENT_MS)
             }
         }
+    }
+
+    /// What the record says of this node's machine and build is not so any more.
+    pub(super) fn own_update(&self) -> Option<Command> {
+        let (record, config) = (self.state.nodes.get(&self.config.node)?, &self.config);
+        let same = record.address == config.address && record.cpus == config.cpus && record.memory == config.memory && record.commands_known == KINDS_KNOWN;
+        let (address, cpus, memory) = (config.address.clone(), config.cpus, config.memory);
+        (!same).then_some(Command::NodeUpdate { node: config.node, address, cpus, memory, commands_known: KINDS_KNOWN })
     }
 
     pub(super) fn keep_in_touch(&mut self) {
         let given_up = self.contact.asked_at.is_some_and(|at| at + REPORT_FORGOTTEN_AFTER_MS <= self.now.mono);
         let waiting = self.contact.asked_at.is_some() && !given_up;
-        if self.stopped || waiting || self.now.mono < self.contact.next_report || !self.wants_to_report() {
+        if self.stopped || waiting || self.report_due().is_none_or(|at| self.now.mono < at) {
             return;
         }
         self.contact.asked_at = Some(self.now.mono);
@@ -134,7 +147,7 @@ impl Replica {
             memory: self.config.memory,
             commands_known: KINDS_KNOWN,
             member: self.consensus.as_ref().map(|c| c.member()),
-            tasks: Vec::new(),
+            tasks: self.tell_tasks(),
         };
         self.effects.push_back(Effect::Report { report, try_in_order: self.addresses_to_try() });
     }
@@ -153,10 +166,15 @@ impl Replica {
     }
 
     pub(super) fn contact_deadline(&self) -> Option<u64> {
-        if !self.wants_to_report() {
-            return None;
-        }
-        Some(self.contact.asked_at.map_or(self.contact.next_report, |at| at + REPORT_FORGOTTEN_AFTER_MS))
+        let due = self.report_due()?;
+        Some(self.contact.asked_at.map_or(due, |at| at + REPORT_FORGOTTEN_AFTER_MS))
+    }
+
+    /// When the next report goes out, if one is needed: to stay in touch, or with news of tasks.
+    fn report_due(&self) -> Option<u64> {
+        let may_report = self.seat_change.is_none();
+        let routine = self.wants_to_report().then_some(self.contact.next_report);
+        routine.into_iter().chain(self.news_due().filter(|_| may_report)).min()
     }
 
     /// The members of a group as others need to know them.

@@ -64,7 +64,7 @@ impl Replica {
     pub(super) fn lead(&mut self) -> bool {
         let Some(leading) = &mut self.leading else { return false };
         let Some(begins_at) = leading.begins_at else {
-            let proposed = self.propose(None, Command::Leading(self.config.node));
+            let proposed = self.propose(None, None, Command::Leading(self.config.node));
             let leading = self.leading.as_mut().expect("checked above");
             leading.begins_at = proposed.ok().map(|(_, index)| index);
             return leading.begins_at.is_some();
@@ -78,7 +78,7 @@ impl Replica {
         leading.observed.watch(&self.state, self.now.mono);
         let wanted = std::mem::take(&mut leading.wanted);
         let mut decisions = self.with_sight(plan::decide).unwrap_or_default();
-        decisions.extend(wanted.into_iter().map(Decision::Propose));
+        decisions.extend(wanted.into_iter().chain(self.own_news()).chain(self.own_update()).map(Decision::Propose));
         let mut proposed = false;
         for decision in decisions {
             proposed |= self.execute(decision);
@@ -89,7 +89,7 @@ impl Replica {
     fn execute(&mut self, decision: Decision) -> bool {
         match decision {
             Decision::Propose(command) => {
-                let Ok((_, index)) = self.propose(None, command) else { return false };
+                let Ok((_, index)) = self.propose(None, None, command) else { return false };
                 if let Some(leading) = &mut self.leading {
                     leading.proposed_to = index;
                 }
@@ -297,6 +297,11 @@ impl Replica {
         }
     }
 
+    /// It leads, and its state holds everything that earlier leaders decided.
+    pub(super) fn leads_settled(&self) -> bool {
+        self.leading.as_ref().and_then(|l| l.begins_at).is_some_and(|at| self.applied >= at)
+    }
+
     pub(super) fn plan_soon(&mut self) {
         if let Some(leading) = &mut self.leading {
             leading.plan_soon = true;
@@ -305,7 +310,9 @@ impl Replica {
 
     pub(super) fn propose_soon(&mut self, command: Command) {
         if let Some(leading) = &mut self.leading {
-            leading.wanted.retain(|c| *c != command);
+            // A node's newer word on its tasks stands for the older one.
+            let reporter = |c: &Command| if let Command::TaskSeen { node, .. } = c { Some(*node) } else { None };
+            leading.wanted.retain(|c| *c != command && (reporter(c).is_none() || reporter(c) != reporter(&command)));
             leading.wanted.push(command);
             leading.plan_soon = true;
         }

@@ -4,13 +4,14 @@
 //! what comes next. It does nothing itself; the daemon and the simulator wrap this very same type.
 //! - `seat.rs`: this node's place in the Raft group     - `requests.rs`: writes, joins, reports
 //! - `reads.rs`: linearizable reads                      - `leading.rs`: what only a leader does
-//! - `contact.rs`: how a node without a leader's messages stays in touch
+//! - `contact.rs`: how a node without a leader's messages stays in touch     - `tasks.rs`: this node's own tasks
 
 mod contact;
 mod leading;
 mod reads;
 mod requests;
 mod seat;
+mod tasks;
 mod views;
 
 use super::{
@@ -29,6 +30,7 @@ use leading::Leading;
 use reads::Reads;
 use requests::Waiting;
 use seat::SeatChange;
+use tasks::Tasks;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -116,6 +118,7 @@ pub struct Replica {
     leading: Option<Leading>,
     seat_change: Option<SeatChange>,
     contact: Contact,
+    tasks: Tasks,
     access: Option<Arc<Access>>,
     /// SIGTERM came: when to stop waiting for an heir.
     stopping_by: Option<u64>,
@@ -140,6 +143,7 @@ impl Replica {
             leading: None,
             seat_change: None,
             contact: Contact::new(now.mono),
+            tasks: Tasks::new(),
             access: None,
             stopping_by: None,
             stopped: false,
@@ -228,9 +232,11 @@ impl Replica {
             Input::Enlisted { member, ok, .. } => self.handle_enlisted(member, ok),
             Input::Discharged { member, ok, .. } => self.handle_discharged(member, ok),
             Input::Provided { id, outcome } => self.handle_provided(id, outcome),
-            Input::Task { .. } | Input::TasksFound { .. } | Input::Scripted { .. } | Input::ReloadScript => {}
-            Input::ReportAnswered { leader, managers, removed, orders: _ } => self.handle_report_answered(leader, managers, removed),
-            Input::Removed => self.stop(true, "this node was removed from the cluster".into()),
+            Input::Task { number, event } => self.handle_task(number, event),
+            Input::TasksFound { orders } => self.handle_tasks_found(orders),
+            Input::Scripted { .. } | Input::ReloadScript => {}
+            Input::ReportAnswered { leader, managers, removed, orders } => self.handle_report_answered(leader, managers, removed, orders),
+            Input::Removed => self.handle_removed(),
             Input::Shutdown => self.handle_shutdown(),
         }
         self.settle();
@@ -246,8 +252,7 @@ impl Replica {
         if let Some(consensus) = &self.consensus {
             due = due.min(self.ticked_at + consensus.ticks_until_due() * TICK_MS);
         }
-        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.writes_deadline(), self.stopping_by]
-        {
+        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.tasks_deadline(), self.writes_deadline(), self.stopping_by] {
             due = due.min(candidate.unwrap_or(u64::MAX));
         }
         due.max(self.now.mono + 1).min(self.now.mono + 3_600_000)
@@ -284,6 +289,7 @@ impl Replica {
             self.drain_consensus();
             self.compact();
             self.check_leadership();
+            self.tend_tasks();
             let more = self.lead() | self.ask_reads();
             if !more {
                 break;
@@ -315,6 +321,7 @@ impl Replica {
                 Ok(state) => {
                     self.state = state;
                     self.applied = index;
+                    self.orders_changed();
                 }
                 Err(error) => return self.stop(true, format!("the leader's snapshot cannot be read: {error}")),
             }

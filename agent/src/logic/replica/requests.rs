@@ -11,6 +11,7 @@ use crate::{
         limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX},
         node::is_address,
         query::{Admission, Answer, Op, Principal, Report, Request, Written},
+        task::Orders,
         token::Credential,
     },
 };
@@ -28,8 +29,11 @@ pub(super) struct Waiting {
 impl Replica {
     pub(super) fn handle_request(&mut self, ticket: Ticket, principal: &Principal, request: Request) {
         match (request, principal) {
-            (Request::Write { id, op }, Principal::Admin) => self.handle_write(ticket, id, op),
-            (Request::Read { stale, query }, Principal::Admin | Principal::Node(_)) => self.handle_read(ticket, stale, query),
+            (Request::Write { id, op }, Principal::Admin | Principal::Script { .. }) => match self.may_write(principal, &op) {
+                Ok(fence) => self.handle_write(ticket, id, op, fence),
+                Err((code, why)) => self.refuse(ticket, code, why),
+            },
+            (Request::Read { stale, query }, Principal::Admin | Principal::Node(_) | Principal::Script { .. }) => self.handle_read(ticket, stale, query),
             (Request::Join { secret, node }, _) => self.handle_join(ticket, &secret, node),
             (Request::Report(report), Principal::Node(node)) if *node == report.node => self.handle_report(ticket, report),
             (Request::Report(report), Principal::Node(node)) => {
@@ -42,7 +46,26 @@ impl Replica {
         }
     }
 
-    fn handle_write(&mut self, ticket: Ticket, id: RequestId, op: Op) {
+    /// The term that fences the write, if it is a script's.
+    fn may_write(&self, principal: &Principal, op: &Op) -> Result<Option<u64>, (&'static str, String)> {
+        let Principal::Script { term } = principal else {
+            return match op {
+                Op::ServiceSet { .. } => Err(("denied", "services are declared in cluster.js, which `disco apply` loads".into())),
+                _ => Ok(None),
+            };
+        };
+        let now = self.consensus.as_ref().filter(|c| c.is_leader()).map(|c| c.term());
+        if now != Some(*term) {
+            return Err(("stale", format!("the script ran while this node led in term {term}, which is over")));
+        }
+        match op {
+            Op::Scale(_) | Op::KvSet { .. } | Op::KvDelete(_) | Op::ServiceSet { .. } | Op::ServiceScale { .. } => Ok(Some(*term)),
+            Op::ServiceRestart(_) | Op::ServiceRollback(_) | Op::ServiceRemove(_) => Ok(Some(*term)),
+            _ => Err(("denied", "a script may change keys, services and the number of nodes only".into())),
+        }
+    }
+
+    fn handle_write(&mut self, ticket: Ticket, id: RequestId, op: Op, fence: Option<u64>) {
         if self.leading.is_none() {
             let answer = self.elsewhere();
             return self.reply(ticket, answer);
@@ -85,7 +108,7 @@ impl Replica {
                 Command::NodeDrain { node, drain }
             }
         };
-        self.propose_for(ticket, Some(id), command, token);
+        self.propose_for(ticket, Some(id), fence, command, token);
     }
 
     /// The leader cannot take itself out: it hands leadership on, and the next one does it.
@@ -118,7 +141,7 @@ impl Replica {
         let Some(credential) = credential else {
             return self.refuse(ticket, "token_unknown", "the token is not of this cluster, or was revoked".into());
         };
-        self.propose_for(ticket, None, Command::Join { credential, node: Box::new(node) }, None);
+        self.propose_for(ticket, None, None, Command::Join { credential, node: Box::new(node) }, None);
     }
 
     fn handle_report(&mut self, ticket: Ticket, report: Report) {
@@ -140,13 +163,23 @@ impl Replica {
             && node.memory == report.memory
             && node.commands_known == report.commands_known;
         let stray_seat = report.member.filter(|m| node.member != Some(*m));
+        let tasks = self.state.news_of(report.node, &report.tasks);
+        if !tasks.is_empty() {
+            self.propose_soon(Command::TaskSeen { node: report.node, tasks });
+        }
+        let reporter = report.node;
         if !same {
             let Report { node, address, cpus, memory, commands_known, .. } = report;
             self.propose_soon(Command::NodeUpdate { node, address, cpus, memory, commands_known });
         }
-        self.heard(report.node);
+        self.heard(reporter);
+        if !self.leads_settled() {
+            // It may not know yet what earlier leaders ordered: no answer is better than one that ends tasks.
+            let answer = self.unavailable();
+            return self.reply(ticket, answer);
+        }
         if let Some(member) = stray_seat {
-            self.discharge_stray(report.node, member);
+            self.discharge_stray(reporter, member);
         }
         let group = self.consensus.as_ref().map(|c| c.membership()).unwrap_or_default();
         let answer = Answer::Reported {
@@ -154,23 +187,22 @@ impl Replica {
             leader_address: self.config.address.clone(),
             managers: self.peers_in(&group),
             removed: self.state.removed.iter().copied().collect(),
-            orders: Vec::new(),
+            orders: Orders { index: self.applied, tasks: self.state.orders_of(reporter) },
         };
         self.reply(ticket, answer);
     }
 
-    fn propose_for(&mut self, ticket: Ticket, request: Option<RequestId>, command: Command, token: Option<String>) {
+    fn propose_for(&mut self, ticket: Ticket, request: Option<RequestId>, fence: Option<u64>, command: Command, token: Option<String>) {
         if self.writes.len() >= REQUESTS_PENDING_MAX {
             return self.reply(ticket, Answer::Busy);
         }
-        match self.propose(request, command) {
+        match self.propose(request, fence, command) {
             Ok((term, index)) => {
                 let by = self.now.mono + REQUEST_TIMEOUT_MS;
                 self.writes.insert(index, Waiting { term, by, ticket, token });
             }
-            Err(Refusal::TooLarge(bytes)) => {
-                self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}"))
-            }
+            Err(Refusal::TooLarge(bytes)) => self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}")),
+            Err(Refusal::TooOld(name)) => self.refuse(ticket, "too_old", format!("node {name} runs an older build that does not understand this; upgrade it first")),
             Err(Refusal::Raft(NotProposed::Full)) => self.reply(ticket, Answer::Busy),
             Err(Refusal::Raft(NotProposed::NotLeader)) => {
                 let answer = self.unavailable();
@@ -179,10 +211,14 @@ impl Replica {
         }
     }
 
-    pub(super) fn propose(&mut self, request: Option<RequestId>, command: Command) -> Result<(u64, u64), Refusal> {
+    pub(super) fn propose(&mut self, request: Option<RequestId>, fence: Option<u64>, command: Command) -> Result<(u64, u64), Refusal> {
+        let kind = command.kind();
+        if let Some(old) = self.state.nodes.values().find(|n| n.member.is_some() && n.commands_known < kind) {
+            return Err(Refusal::TooOld(old.name.clone()));
+        }
         let stamp_ms = self.next_stamp();
         let Some(consensus) = &mut self.consensus else { return Err(Refusal::Raft(NotProposed::NotLeader)) };
-        let bytes = codec::encode(&Proposal { stamp_ms, term: consensus.term(), request, command, fence: None });
+        let bytes = codec::encode(&Proposal { stamp_ms, term: consensus.term(), request, command, fence });
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(Refusal::TooLarge(bytes.len()));
         }
@@ -192,9 +228,10 @@ impl Replica {
     /// An entry was committed: carry it out, and answer whoever waits for it.
     pub(super) fn apply(&mut self, index: u64, term: u64, proposal: Proposal) {
         let quiet = matches!(proposal.command, Command::KvSet { .. } | Command::KvDelete(_));
-        let (applied_at, outcome) = self.state.apply(index, proposal);
+        let (applied_at, outcome) = self.state.apply(index, term, proposal);
         if !quiet {
             self.plan_soon();
+            self.orders_changed();
         }
         let Some(waiting) = self.writes.remove(&index) else { return };
         if waiting.term != term {
@@ -304,6 +341,8 @@ impl Replica {
 /// Why a command did not become an entry.
 pub(super) enum Refusal {
     TooLarge(usize),
+    /// This member would not understand it.
+    TooOld(String),
     Raft(NotProposed),
 }
 

@@ -104,6 +104,7 @@ impl Replica {
 
     /// Forgets everything that the seat gave, but not whom to report to.
     fn vacate(&mut self) {
+        self.keep_orders();
         let Some(consensus) = self.consensus.take() else { return };
         self.leading = None;
         self.fail_all("this node left the Raft group");

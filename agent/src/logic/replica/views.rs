@@ -5,7 +5,8 @@ use crate::{
     logic::plan,
     model::{
         ids::MemberId,
-        query::{MemberView, Query, StatusView, View},
+        query::{MemberView, Query, ServiceView, StatusView, View},
+        service::ServiceRecord,
     },
 };
 
@@ -51,11 +52,23 @@ impl Replica {
             answered_by: self.config.node,
             voters: group.voters,
             learners: group.learners,
-            services: Vec::new(),
-            script_version: 0,
-            script_applied: 0,
-            script_error: String::new(),
+            services: self.services(),
+            script_version: self.state.script.version,
+            script_applied: self.state.script.applied,
+            script_error: self.state.script.error.clone(),
         }
+    }
+
+    /// Why copies are missing only the leader knows.
+    fn services(&self) -> Vec<ServiceView> {
+        let mut unplaced = self.with_sight(plan::unplaced).unwrap_or_default();
+        let view = |record: &ServiceRecord| ServiceView {
+            record: record.clone(),
+            desired: self.state.desired(record),
+            tasks: self.state.tasks_of(&record.name).cloned().collect(),
+            unplaced: unplaced.remove(&record.name).unwrap_or_default(),
+        };
+        self.state.services.values().map(view).collect()
     }
 
     fn member_view(&self) -> MemberView {

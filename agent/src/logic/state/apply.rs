@@ -38,8 +38,8 @@ impl Outcome {
 }
 
 impl State {
-    /// Carries out the entry at `index`. Returns where it took effect: a retry's earlier index, not this one.
-    pub fn apply(&mut self, index: u64, proposal: Proposal) -> (u64, Outcome) {
+    /// Carries out the entry at `index`, which a leader of `term` wrote. Returns where it took effect: a retry's earlier index, not this one.
+    pub fn apply(&mut self, index: u64, term: u64, proposal: Proposal) -> (u64, Outcome) {
         if let Some(id) = proposal.request
             && let Some(answered) = self.clients.answer(id)
         {
@@ -50,7 +50,11 @@ impl State {
             return (index, Outcome::refused("stale", why));
         }
         self.stamp_ms = self.stamp_ms.max(proposal.stamp_ms);
-        let outcome = self.carry_out(index, proposal.command);
+        // The fence: what a script of an earlier leader wanted is void.
+        let outcome = match proposal.fence {
+            Some(fence) if fence != term => Outcome::refused("stale", format!("the script ran in term {fence}, this is term {term}")),
+            _ => self.carry_out(index, proposal.command),
+        };
         if let Some(id) = proposal.request {
             self.clients.remember(id, index, &outcome);
         }
@@ -81,7 +85,33 @@ impl State {
             Command::Launch { ordinal, .. } => self.launch(index, ordinal),
             Command::InstanceSeen { operation, id, address, state, problem } => self.instance_seen(operation, id, address, state, &problem),
             Command::Leading(node) => self.leading(node),
-            _ => Outcome::refused("invalid", "services are being built".into()),
+            scripted => {
+                self.kinds_in_use = self.kinds_in_use.max(2);
+                self.carry_out_scripted(index, scripted)
+            }
+        }
+    }
+
+    /// Commands of kind 2.
+    fn carry_out_scripted(&mut self, index: u64, command: Command) -> Outcome {
+        match command {
+            Command::ModulesPut(files) => self.modules_put(index, files),
+            Command::ModulesRollback => self.modules_rollback(),
+            Command::Declare { version, declaration } => self.declare(index, version, *declaration),
+            Command::ScriptError(error) => self.script_error(&error),
+            Command::ScriptLed(term) => self.script_led(term),
+            Command::ServiceSet { name, spec } => self.service_set(name, *spec),
+            Command::ServiceScale { name, replicas } => self.service_scale(&name, replicas),
+            Command::ServiceRestart(name) => self.service_restart(&name),
+            Command::ServiceRollback(name) => self.service_rollback(&name),
+            Command::ServiceRemove(name) => self.service_remove(&name),
+            Command::Rolled { service, version, roll } => self.rolled(&service, version, roll),
+            Command::NodeDrain { node, drain } => self.node_drain(node, drain),
+            Command::TaskPlace { service, version, node } => self.task_place(service, version, node),
+            Command::TaskStop(number) => self.task_stop(number),
+            Command::TaskForget(number) => self.task_forget(number),
+            Command::TaskSeen { node, tasks } => self.task_seen(node, tasks),
+            other => Outcome::refused("invalid", format!("this build does not know {other:?}")),
         }
     }
 
@@ -171,7 +201,20 @@ impl State {
             (_, NodeState::Draining) => self.event("node.draining", &name, reason),
             (_, NodeState::Joining) => {}
         }
+        self.judge_services();
         Outcome::Done
+    }
+
+    fn node_drain(&mut self, id: NodeId, drain: bool) -> Outcome {
+        let Some(node) = self.nodes.get(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        match (node.state, drain) {
+            (NodeState::Draining, true) | (NodeState::Ready, false) => Outcome::Done,
+            (NodeState::Ready, true) => self.node_state(id, NodeState::Draining, "its tasks move to other nodes"),
+            (NodeState::Draining, false) => self.node_state(id, NodeState::Ready, "takes tasks again"),
+            (state, _) => Outcome::refused("invalid", format!("node {} is {}; only a ready node is drained", node.name, state.as_str())),
+        }
     }
 
     fn member_assign(&mut self, id: NodeId) -> Outcome {

@@ -19,7 +19,7 @@ impl State {
 }
 
 /// At most `max` bytes, cut at a character's border.
-pub(super) fn bounded(text: &str, max: usize) -> String {
+pub(in crate::logic) fn bounded(text: &str, max: usize) -> String {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;

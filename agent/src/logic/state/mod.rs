@@ -9,9 +9,15 @@ mod events;
 mod instances;
 mod join;
 mod kv;
+mod script;
+mod services;
+mod tasks;
 
 pub use apply::Outcome;
 pub use clients::Clients;
+pub(super) use events::bounded;
+pub use script::{ENTRY, check_modules, digest};
+pub use services::has_labels;
 
 use crate::model::{
     codec::{self, DecodeError},
@@ -21,7 +27,10 @@ use crate::model::{
     instance::{InstanceDesired, InstanceRecord, InstanceState},
     limits::SNAPSHOT_BYTES_MAX,
     node::{NodeRecord, NodeState, Role},
+    script::ScriptRecord,
+    service::ServiceRecord,
     settings::Settings,
+    task::{TaskNumber, TaskRecord},
     token::TokenRecord,
 };
 use minicbor::{Decode, Encode};
@@ -82,6 +91,19 @@ pub struct State {
     /// Counts changes of who may talk to whom.
     #[n(21)]
     pub access_version: u64,
+    #[n(22)]
+    #[cbor(default)]
+    pub services: BTreeMap<String, ServiceRecord>,
+    #[n(23)]
+    #[cbor(default)]
+    pub tasks: BTreeMap<TaskNumber, TaskRecord>,
+    /// The number of the newest task; the first one is 1.
+    #[n(24)]
+    #[cbor(default)]
+    pub last_task: u64,
+    #[n(25)]
+    #[cbor(default)]
+    pub script: ScriptRecord,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
