@@ -4,6 +4,7 @@
 //! carries on where the last one stopped. Nothing here remembers an intention: if it is not in the log or in flight,
 //! it is not.
 
+mod changes;
 mod instances;
 mod liveness;
 mod members;
@@ -11,6 +12,7 @@ mod observed;
 pub mod placement;
 mod services;
 
+pub use changes::changes;
 pub use observed::{CallKey, Found, Known, Observed};
 pub use services::{TASKS_MOVE_AFTER_MS, Unplaced, unplaced};
 

@@ -5,11 +5,13 @@
 //! - `seat.rs`: this node's place in the Raft group     - `requests.rs`: writes, joins, reports
 //! - `reads.rs`: linearizable reads                      - `leading.rs`: what only a leader does
 //! - `contact.rs`: how a node without a leader's messages stays in touch     - `tasks.rs`: this node's own tasks
+//! - `scripting.rs`: when which hook of the script runs
 
 mod contact;
 mod leading;
 mod reads;
 mod requests;
+mod scripting;
 mod seat;
 mod tasks;
 mod views;
@@ -29,6 +31,7 @@ use contact::Contact;
 use leading::Leading;
 use reads::Reads;
 use requests::Waiting;
+use scripting::Scripting;
 use seat::SeatChange;
 use tasks::Tasks;
 use std::{
@@ -119,6 +122,7 @@ pub struct Replica {
     seat_change: Option<SeatChange>,
     contact: Contact,
     tasks: Tasks,
+    script: Scripting,
     access: Option<Arc<Access>>,
     /// SIGTERM came: when to stop waiting for an heir.
     stopping_by: Option<u64>,
@@ -144,6 +148,7 @@ impl Replica {
             seat_change: None,
             contact: Contact::new(now.mono),
             tasks: Tasks::new(),
+            script: Scripting::default(),
             access: None,
             stopping_by: None,
             stopped: false,
@@ -226,7 +231,10 @@ impl Replica {
             }
             Input::Unreachable { node } => self.handle_unreachable(node),
             Input::Request { ticket, principal, request } => self.handle_request(ticket, &principal, request),
-            Input::Cancelled { ticket } => self.forget(ticket),
+            Input::Cancelled { ticket } => {
+                self.forget(ticket);
+                self.forget_script_ticket(ticket);
+            }
             Input::Enlist { ticket, from, member, keyring } => self.handle_enlist(ticket, from, member, keyring),
             Input::Discharge { ticket, from: _, member } => self.handle_discharge(ticket, member),
             Input::Enlisted { member, ok, .. } => self.handle_enlisted(member, ok),
@@ -234,7 +242,8 @@ impl Replica {
             Input::Provided { id, outcome } => self.handle_provided(id, outcome),
             Input::Task { number, event } => self.handle_task(number, event),
             Input::TasksFound { orders } => self.handle_tasks_found(orders),
-            Input::Scripted { .. } | Input::ReloadScript => {}
+            Input::Scripted { id, outcome } => self.handle_scripted(id, outcome),
+            Input::ReloadScript => self.handle_reload(),
             Input::ReportAnswered { leader, managers, removed, orders } => self.handle_report_answered(leader, managers, removed, orders),
             Input::Removed => self.handle_removed(),
             Input::Shutdown => self.handle_shutdown(),
@@ -252,7 +261,7 @@ impl Replica {
         if let Some(consensus) = &self.consensus {
             due = due.min(self.ticked_at + consensus.ticks_until_due() * TICK_MS);
         }
-        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.tasks_deadline(), self.writes_deadline(), self.stopping_by] {
+        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.tasks_deadline(), self.script_deadline(), self.writes_deadline(), self.stopping_by] {
             due = due.min(candidate.unwrap_or(u64::MAX));
         }
         due.max(self.now.mono + 1).min(self.now.mono + 3_600_000)
@@ -290,6 +299,7 @@ impl Replica {
             self.compact();
             self.check_leadership();
             self.tend_tasks();
+            self.tend_script();
             let more = self.lead() | self.ask_reads();
             if !more {
                 break;

@@ -34,6 +34,8 @@ impl Replica {
                 Err((code, why)) => self.refuse(ticket, code, why),
             },
             (Request::Read { stale, query }, Principal::Admin | Principal::Node(_) | Principal::Script { .. }) => self.handle_read(ticket, stale, query),
+            (Request::Plan { modules }, Principal::Admin) => self.handle_plan(ticket, modules),
+            (Request::Eval { expression }, Principal::Admin) => self.handle_eval(ticket, expression),
             (Request::Join { secret, node }, _) => self.handle_join(ticket, &secret, node),
             (Request::Report(report), Principal::Node(node)) if *node == report.node => self.handle_report(ticket, report),
             (Request::Report(report), Principal::Node(node)) => {
@@ -228,7 +230,14 @@ impl Replica {
     /// An entry was committed: carry it out, and answer whoever waits for it.
     pub(super) fn apply(&mut self, index: u64, term: u64, proposal: Proposal) {
         let quiet = matches!(proposal.command, Command::KvSet { .. } | Command::KvDelete(_));
+        let declares = matches!(proposal.command, Command::Declare { .. });
         let (applied_at, outcome) = self.state.apply(index, term, proposal);
+        if let Outcome::Refused { code, why } = &outcome
+            && declares
+            && *code != "stale"
+        {
+            self.declaration_refused(why.clone());
+        }
         if !quiet {
             self.plan_soon();
             self.orders_changed();
