@@ -99,7 +99,8 @@ impl World {
                 self.started += 1;
                 let number = order.number;
                 let broken = self.broken.filter(|(program, _)| order.command() == *program);
-                self.replica.handle(Input::Task { number, event: TaskEvent::Up { pid: 5, ports: BTreeMap::new(), adopted: false } }, self.now);
+                self.replica
+                    .handle(Input::Task { number, event: TaskEvent::Up { pid: 5, ports: BTreeMap::new(), adopted: false } }, self.now);
                 match broken {
                     Some((_, code)) => (number, TaskEvent::Ended(Exit::Code(code))),
                     None => {
@@ -172,7 +173,9 @@ impl World {
         let request = Request::Read { stale: true, query: Query::Status };
         self.input(Input::Request { ticket: Ticket(self.asked), principal: Principal::Admin, request });
         match self.answers.remove(&self.asked) {
-            Some(Answer::Read { view: View::Status(status), .. }) => status.services.into_iter().find(|s| s.record.name == name).expect("it exists"),
+            Some(Answer::Read { view: View::Status(status), .. }) => {
+                status.services.into_iter().find(|s| s.record.name == name).expect("it exists")
+            }
             other => panic!("{other:?}"),
         }
     }

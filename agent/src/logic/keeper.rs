@@ -41,14 +41,21 @@ struct Entry {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nothing of it runs; to be started then, if it still may be.
-    Waiting { until: u64 },
+    Waiting {
+        until: u64,
+    },
     /// `Start` was called and not answered yet.
     Starting,
-    Up { since: u64, grace_passed: bool },
+    Up {
+        since: u64,
+        grace_passed: bool,
+    },
     /// `Stop` was called, the end not seen yet.
     Stopping,
     /// Nothing of it runs, nor shall.
-    Ended { failed: bool },
+    Ended {
+        failed: bool,
+    },
 }
 
 impl Entry {

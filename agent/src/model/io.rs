@@ -88,7 +88,12 @@ pub enum Input {
         outcome: Provided,
     },
     /// Answer to `Effect::Report`. `leader` is none when nobody answered or nobody leads.
-    ReportAnswered { leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Orders },
+    ReportAnswered {
+        leader: Option<(NodeId, String)>,
+        managers: Vec<Peer>,
+        removed: Vec<NodeId>,
+        orders: Orders,
+    },
     /// The cluster answered a report: this node was removed from it for good.
     Removed,
     /// The runtime: what became of a task's process. At the start of the process one `Up { adopted }` or `Ended`

@@ -148,7 +148,14 @@ pub enum Answer {
     },
     /// Let in: sign this key a certificate with these times.
     Joined(Admission),
-    Reported { leader: NodeId, leader_address: String, managers: Vec<Peer>, removed: Vec<NodeId>, /** what this node is to run */ orders: Orders },
+    Reported {
+        leader: NodeId,
+        leader_address: String,
+        managers: Vec<Peer>,
+        removed: Vec<NodeId>,
+        /** what this node is to run */
+        orders: Orders,
+    },
     /// What an apply of those modules would change, and what went wrong in the script if anything did.
     Planned {
         changes: Vec<PlannedChange>,

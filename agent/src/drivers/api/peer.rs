@@ -77,7 +77,9 @@ impl Peer for PeerService {
                 Ok(Response::new(convert::report_reply(leader, leader_address, managers, removed, &orders)))
             }
             // The reporter goes on to the leader by itself.
-            Answer::Elsewhere { leader, address } => Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default()))),
+            Answer::Elsewhere { leader, address } => {
+                Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default())))
+            }
             other => Err(refusal::unwished(other)),
         }
     }

@@ -131,8 +131,10 @@ impl<'a> Look<'a> {
         let older = tasks.iter().map(|t| t.version).filter(|v| *v != service.version).max();
         let target = if stopped { older.or(service.previous).filter(|v| service.specs.contains_key(v)) } else { None };
         let target = target.unwrap_or(service.version);
-        let (start_first, desired) = (service.spec().update.start_first && !service.spec().has_public_port(), state.desired(service) as usize);
-        let mut look = Look { sight, service, target, stays: vec![], leaves: vec![], commands: vec![], unplaced: vec![], desired, start_first };
+        let (start_first, desired) =
+            (service.spec().update.start_first && !service.spec().has_public_port(), state.desired(service) as usize);
+        let mut look =
+            Look { sight, service, target, stays: vec![], leaves: vec![], commands: vec![], unplaced: vec![], desired, start_first };
         for task in tasks {
             let Some(node) = state.nodes.get(&task.node).filter(|n| !sight.is_given_up(n)) else { continue };
             let must_move = node.state == NodeState::Draining || state.is_leaving(node);
@@ -227,7 +229,8 @@ impl<'a> Look<'a> {
         let open: Vec<&NodeRecord> = state.nodes.values().filter(|n| state.takes_tasks(n) && has_labels(n, self.service.spec())).collect();
         let (stays, leaves) = (self.stays.clone(), self.leaves.clone());
         // A lost node may come back to its task; any other that is not open has to let go of it.
-        let keeps = |t: &&TaskRecord| open.iter().any(|n| n.id == t.node) || state.nodes.get(&t.node).is_some_and(|n| n.state == NodeState::Lost);
+        let keeps =
+            |t: &&TaskRecord| open.iter().any(|n| n.id == t.node) || state.nodes.get(&t.node).is_some_and(|n| n.state == NodeState::Lost);
         for task in stays.iter().chain(&leaves).filter(|t| !keeps(t)) {
             self.stop(task);
         }

@@ -86,7 +86,13 @@ impl Contact {
 }
 
 impl Replica {
-    pub(super) fn handle_report_answered(&mut self, leader: Option<(NodeId, String)>, managers: Vec<Peer>, removed: Vec<NodeId>, orders: Orders) {
+    pub(super) fn handle_report_answered(
+        &mut self,
+        leader: Option<(NodeId, String)>,
+        managers: Vec<Peer>,
+        removed: Vec<NodeId>,
+        orders: Orders,
+    ) {
         self.contact.asked_at = None;
         if leader.is_some() {
             // Whoever only knows who leads names no managers, and has no orders to give.
@@ -126,7 +132,10 @@ impl Replica {
     /// What the record says of this node's machine and build is not so any more.
     pub(super) fn own_update(&self) -> Option<Command> {
         let (record, config) = (self.state.nodes.get(&self.config.node)?, &self.config);
-        let same = record.address == config.address && record.cpus == config.cpus && record.memory == config.memory && record.commands_known == KINDS_KNOWN;
+        let same = record.address == config.address
+            && record.cpus == config.cpus
+            && record.memory == config.memory
+            && record.commands_known == KINDS_KNOWN;
         let (address, cpus, memory) = (config.address.clone(), config.cpus, config.memory);
         (!same).then_some(Command::NodeUpdate { node: config.node, address, cpus, memory, commands_known: KINDS_KNOWN })
     }

@@ -33,11 +33,11 @@ use reads::Reads;
 use requests::Waiting;
 use scripting::Scripting;
 use seat::SeatChange;
-use tasks::Tasks;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+use tasks::Tasks;
 
 /// Ticks fed at once after a pause: enough for any timeout to pass, few enough not to stall.
 const TICKS_FED_MAX: u64 = 100;
@@ -261,7 +261,15 @@ impl Replica {
         if let Some(consensus) = &self.consensus {
             due = due.min(self.ticked_at + consensus.ticks_until_due() * TICK_MS);
         }
-        for candidate in [self.leading_deadline(), self.reads.deadline(), self.contact_deadline(), self.tasks_deadline(), self.script_deadline(), self.writes_deadline(), self.stopping_by] {
+        for candidate in [
+            self.leading_deadline(),
+            self.reads.deadline(),
+            self.contact_deadline(),
+            self.tasks_deadline(),
+            self.script_deadline(),
+            self.writes_deadline(),
+            self.stopping_by,
+        ] {
             due = due.min(candidate.unwrap_or(u64::MAX));
         }
         due.max(self.now.mono + 1).min(self.now.mono + 3_600_000)

@@ -33,7 +33,9 @@ impl Replica {
                 Ok(fence) => self.handle_write(ticket, id, op, fence),
                 Err((code, why)) => self.refuse(ticket, code, why),
             },
-            (Request::Read { stale, query }, Principal::Admin | Principal::Node(_) | Principal::Script { .. }) => self.handle_read(ticket, stale, query),
+            (Request::Read { stale, query }, Principal::Admin | Principal::Node(_) | Principal::Script { .. }) => {
+                self.handle_read(ticket, stale, query)
+            }
             (Request::Plan { modules }, Principal::Admin) => self.handle_plan(ticket, modules),
             (Request::Eval { expression }, Principal::Admin) => self.handle_eval(ticket, expression),
             (Request::Join { secret, node }, _) => self.handle_join(ticket, &secret, node),
@@ -203,8 +205,12 @@ impl Replica {
                 let by = self.now.mono + REQUEST_TIMEOUT_MS;
                 self.writes.insert(index, Waiting { term, by, ticket, token });
             }
-            Err(Refusal::TooLarge(bytes)) => self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}")),
-            Err(Refusal::TooOld(name)) => self.refuse(ticket, "too_old", format!("node {name} runs an older build that does not understand this; upgrade it first")),
+            Err(Refusal::TooLarge(bytes)) => {
+                self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}"))
+            }
+            Err(Refusal::TooOld(name)) => {
+                self.refuse(ticket, "too_old", format!("node {name} runs an older build that does not understand this; upgrade it first"))
+            }
             Err(Refusal::Raft(NotProposed::Full)) => self.reply(ticket, Answer::Busy),
             Err(Refusal::Raft(NotProposed::NotLeader)) => {
                 let answer = self.unavailable();

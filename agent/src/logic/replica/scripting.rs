@@ -7,7 +7,10 @@
 
 use super::Replica;
 use crate::{
-    logic::{plan, state::{check_modules, digest}},
+    logic::{
+        plan,
+        state::{check_modules, digest},
+    },
     model::{
         command::Command,
         event::Event,
@@ -180,7 +183,13 @@ impl Replica {
         self.script.queue.push_back(farewell(Hook::Follower));
         for registration in script.registered {
             if registration.kind == (RegistrationKind::On { event: "follower".into() }) {
-                let argument = json_event(&Event { id: 0, at_ms: self.now.wall, name: "follower".into(), subject: self.config.name.clone(), text: String::new() });
+                let argument = json_event(&Event {
+                    id: 0,
+                    at_ms: self.now.wall,
+                    name: "follower".into(),
+                    subject: self.config.name.clone(),
+                    text: String::new(),
+                });
                 self.script.queue.push_back(farewell(Hook::Registered { number: registration.number, argument }));
             }
         }
@@ -218,7 +227,10 @@ impl Replica {
                 RegistrationKind::Key { name } => {
                     let version = self.state.kv.get(name).map(|record| record.version);
                     if self.script.keys.get(name).is_some_and(|seen| *seen != version) {
-                        due.push((number, self.state.kv.get(name).map_or("null".into(), |r| json_string(&String::from_utf8_lossy(&r.value)))));
+                        due.push((
+                            number,
+                            self.state.kv.get(name).map_or("null".into(), |r| json_string(&String::from_utf8_lossy(&r.value))),
+                        ));
                     }
                 }
             }
@@ -326,7 +338,9 @@ impl Replica {
         if matches!(hook, Hook::Configure | Hook::Leader) {
             (self.script.failures, self.script.retry_at) = (0, 0);
         }
-        if self.script.failing.take_if(|failing| same_hook(failing, &hook)).is_some() || (hook == Hook::Configure && !self.state.script.error.is_empty()) {
+        if self.script.failing.take_if(|failing| same_hook(failing, &hook)).is_some()
+            || (hook == Hook::Configure && !self.state.script.error.is_empty())
+        {
             self.propose_for_script(Command::ScriptError(String::new()));
         }
         match hook {
@@ -404,10 +418,11 @@ impl Replica {
     pub(super) fn script_deadline(&self) -> Option<u64> {
         let script = &self.script;
         script.term?;
-        let unfinished = script.in_flight.is_none() && script.loaded.as_ref().is_some_and(|set| {
-            let led = script.term.is_some_and(|term| self.state.script.led_term >= term);
-            script.configured != Some(set.version) || !led
-        });
+        let unfinished = script.in_flight.is_none()
+            && script.loaded.as_ref().is_some_and(|set| {
+                let led = script.term.is_some_and(|term| self.state.script.led_term >= term);
+                script.configured != Some(set.version) || !led
+            });
         let retry = unfinished.then_some(script.retry_at).filter(|at| *at > self.now.mono);
         script.timers.values().copied().chain(retry).min()
     }
@@ -422,7 +437,12 @@ fn same_hook(one: &Hook, other: &Hook) -> bool {
 
 fn json_event(event: &Event) -> String {
     let Event { id, at_ms, name, subject, text } = event;
-    format!("{{\"id\":{id},\"at\":{at_ms},\"name\":{},\"subject\":{},\"text\":{}}}", json_string(name), json_string(subject), json_string(text))
+    format!(
+        "{{\"id\":{id},\"at\":{at_ms},\"name\":{},\"subject\":{},\"text\":{}}}",
+        json_string(name),
+        json_string(subject),
+        json_string(text)
+    )
 }
 
 /// RFC 8259, section 7.

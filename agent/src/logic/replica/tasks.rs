@@ -141,7 +141,8 @@ impl Replica {
         if !self.tasks.keeper.knows() || self.consensus.as_ref().is_some_and(|c| c.is_leader()) {
             return None;
         }
-        let unheard = self.has_own_records() && self.tasks.answered.is_none() && self.state.tasks.values().any(|t| t.node == self.config.node);
+        let unheard =
+            self.has_own_records() && self.tasks.answered.is_none() && self.state.tasks.values().any(|t| t.node == self.config.node);
         if !unheard && !self.tasks.keeper.has_work() {
             return None;
         }

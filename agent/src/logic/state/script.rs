@@ -3,7 +3,10 @@
 use super::{KvRecord, State, apply::Outcome, events::bounded, services};
 use crate::model::{
     codec,
-    limits::{DECLARATION_BYTES_MAX, EVENT_TEXT_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX, KV_BYTES_MAX, MODULE_SETS_KEPT, SCRIPT_MODULES_MAX, SCRIPT_SOURCE_BYTES_MAX, SERVICES_MAX, VALUE_BYTES_MAX},
+    limits::{
+        DECLARATION_BYTES_MAX, EVENT_TEXT_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX, KV_BYTES_MAX, MODULE_SETS_KEPT, SCRIPT_MODULES_MAX,
+        SCRIPT_SOURCE_BYTES_MAX, SERVICES_MAX, VALUE_BYTES_MAX,
+    },
     script::{Declaration, ModuleSet},
 };
 use std::collections::BTreeMap;
@@ -104,7 +107,9 @@ impl State {
             bytes = bytes - self.kv_size(key) + (key.len() + value.len()) as u64;
         }
         if count > KEYS_MAX || bytes > KV_BYTES_MAX as u64 {
-            return Err(format!("with the script's keys there would be {count} keys of {bytes} bytes, the most is {KEYS_MAX} of {KV_BYTES_MAX}"));
+            return Err(format!(
+                "with the script's keys there would be {count} keys of {bytes} bytes, the most is {KEYS_MAX} of {KV_BYTES_MAX}"
+            ));
         }
         Ok(())
     }

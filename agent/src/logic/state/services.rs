@@ -195,7 +195,9 @@ impl State {
         for task in self.tasks_of(name).filter(here) {
             match task.seen.state {
                 TaskState::Running | TaskState::Exited => up += 1,
-                TaskState::Pending | TaskState::Starting if !task.started && task.seen.restarts == 0 && task.seen.error.is_empty() => coming += 1,
+                TaskState::Pending | TaskState::Starting if !task.started && task.seen.restarts == 0 && task.seen.error.is_empty() => {
+                    coming += 1
+                }
                 _ => {}
             }
         }

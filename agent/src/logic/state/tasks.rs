@@ -46,7 +46,15 @@ impl State {
         }
         self.last_task += 1;
         let number = TaskNumber(self.last_task);
-        let seen = TaskSeen { number, state: TaskState::Pending, exit: None, error: String::new(), ports: Default::default(), restarts: 0, pid: 0 };
+        let seen = TaskSeen {
+            number,
+            state: TaskState::Pending,
+            exit: None,
+            error: String::new(),
+            ports: Default::default(),
+            restarts: 0,
+            pid: 0,
+        };
         let record = TaskRecord { number, service: name, version, node, wanted: true, seen, placed_ms: self.stamp_ms, started: false };
         self.tasks.insert(number, record);
         Outcome::Done
@@ -84,7 +92,8 @@ impl State {
             let before = std::mem::replace(&mut task.seen, seen);
             task.started |= task.seen.state == TaskState::Running;
             let subject = format!("{}.{}", task.service, task.number.0);
-            let (ended, runs) = (has_ended(&before, &task.seen), task.seen.state == TaskState::Running && before.state != TaskState::Running);
+            let (ended, runs) =
+                (has_ended(&before, &task.seen), task.seen.state == TaskState::Running && before.state != TaskState::Running);
             let (now, wanted) = (task.seen.clone(), task.wanted);
             let on = self.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
             if ended {
