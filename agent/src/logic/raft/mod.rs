@@ -396,9 +396,12 @@ impl Consensus {
 
     fn outgoing(&self, messages: Vec<Message>) -> Vec<Outgoing> {
         let mut out = Vec::with_capacity(messages.len());
-        for message in messages {
+        for mut message in messages {
             let to = MemberId(message.to);
             if message.get_msg_type() == MessageType::MsgSnapshot {
+                // A newer snapshot may have been made since raft-rs wrote the message: it must name the data that goes along.
+                let (index, term, conf) = self.node.store().snapshot_meta();
+                *message.mut_snapshot().mut_metadata() = snapshot_meta(index, term, conf);
                 out.push(Outgoing::Snapshot { to, message: encode(&message), data: self.node.store().snapshot_data() });
             } else {
                 out.push(Outgoing::Message { to, bytes: encode(&message) });
