@@ -103,7 +103,8 @@ fn a_removed_node_stays_out_and_malformed_joiners_are_named() {
     log.apply(Command::NodeRemove(NodeId(2)));
     assert_eq!(code(&log.join("t", joiner(2))), "removed");
 
-    let cases: [(&str, fn(&mut Joiner)); 4] = [
+    type Spoil = fn(&mut Joiner);
+    let cases: [(&str, Spoil); 4] = [
         ("invalid", |j| j.public_key = vec![1; 31]),
         ("invalid", |j| j.address = "nowhere".into()),
         ("invalid", |j| j.name = "x".repeat(65)),
@@ -183,7 +184,8 @@ fn a_launch_token_is_for_one_node_and_dies_with_its_instance() {
 #[test]
 fn a_retried_request_changes_nothing_and_gets_the_first_answer() {
     let mut log = Log::new();
-    let id = Some(RequestId { client: 5, sequence: 1 });
+    let first = RequestId { client: 5, sequence: 1 };
+    let id = Some(first);
     log.apply_as(id, Command::KvSet { key: "k".into(), value: vec![1] });
     log.apply(Command::KvSet { key: "k".into(), value: vec![2] });
     assert_eq!(log.apply_as(id, Command::KvSet { key: "k".into(), value: vec![1] }), Outcome::Done);
@@ -192,7 +194,7 @@ fn a_retried_request_changes_nothing_and_gets_the_first_answer() {
     for client in 10..10 + 2 * CLIENTS_MAX as u64 {
         log.apply_as(Some(RequestId { client, sequence: 1 }), Command::KvDelete("none".into()));
     }
-    assert!(log.state.clients.answer(id.expect("set above")).is_none(), "the client silent for longest is forgotten");
+    assert!(log.state.clients.answer(first).is_none(), "the client silent for longest is forgotten");
 }
 
 #[test]

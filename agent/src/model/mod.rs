@@ -1,6 +1,8 @@
 //! Floor 0: the words every other floor uses. No operating system here: `core`, `alloc` and `heapless` only
 //! (and `minicbor`, which needs no more than they do), so that it could run without std.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod codec;
 pub mod command;
 pub mod event;

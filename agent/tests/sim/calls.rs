@@ -103,7 +103,7 @@ impl World {
             return call;
         };
         let fate =
-            self.network.send(from, Endpoint::Host(to), self.options.call_loss, self.now, &self.options, &mut self.rng, &mut self.counts);
+            self.carry(from, Endpoint::Host(to), self.options.call_loss);
         let arrive =
             |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
         match fate {
@@ -176,8 +176,7 @@ impl World {
     }
 
     fn send_back(&mut self, host: usize, asked: &Asked, answer: Answer) {
-        let loss = self.options.call_loss;
-        let fate = self.network.send(Endpoint::Host(host), asked.from, loss, self.now, &self.options, &mut self.rng, &mut self.counts);
+        let fate = self.carry(Endpoint::Host(host), asked.from, self.options.call_loss);
         match fate {
             Fate::Lost { .. } => self.counts.add(Count::CallRepliesLost),
             Fate::Once(at) | Fate::Twice(at, _) => self.at(at, Event::CallReturn { call: asked.call, answer: Some(answer) }),

@@ -191,10 +191,11 @@ fn run_all(args: &Args) -> (Counts, usize, Vec<Failure>) {
                     let turn = next.fetch_add(1, Ordering::Relaxed);
                     let Some(seed) = args.seeds.get(turn).copied() else { return };
                     let mut result = play(seed, args.mutant);
-                    if let Ok(first) = &result {
-                        if turn % TWICE_EVERY == 0 && play(seed, args.mutant).map(|second| second.hash) != Ok(first.hash) {
-                            result = Err("violation: the same seed twice gave two histories".into());
-                        }
+                    if let Ok(first) = &result
+                        && turn.is_multiple_of(TWICE_EVERY)
+                        && play(seed, args.mutant).map(|second| second.hash) != Ok(first.hash)
+                    {
+                        result = Err("violation: the same seed twice gave two histories".into());
                     }
                     let mut results = results.lock().expect("no thread panics while it holds the results");
                     match result {

@@ -5,8 +5,8 @@
 
 use crate::{
     counts::{Count, Counts},
-    options::Options,
     rng::Rng,
+    world::World,
 };
 use std::collections::BTreeSet;
 
@@ -39,35 +39,6 @@ impl Network {
             (Endpoint::Host(from), Endpoint::Host(to)) => self.cut.contains(&(from, to)),
             _ => false,
         }
-    }
-
-    pub fn send(
-        &mut self,
-        from: Endpoint,
-        to: Endpoint,
-        loss: u64,
-        now: u64,
-        options: &Options,
-        rng: &mut Rng,
-        counts: &mut Counts,
-    ) -> Fate {
-        if self.is_cut(from, to) {
-            return Fate::Lost { cut: true };
-        }
-        if rng.chance(loss) {
-            return Fate::Lost { cut: false };
-        }
-        let (low, high) = options.delay_ms;
-        let first = now + rng.between(low, high);
-        if first < self.latest {
-            counts.add(Count::Reordered);
-        }
-        self.latest = self.latest.max(first);
-        if rng.chance(options.duplicate) {
-            counts.add(Count::Duplicated);
-            return Fate::Twice(first, now + rng.between(low, 3 * high));
-        }
-        Fate::Once(first)
     }
 
     /// Cuts the machines in two, in both directions or in one.
@@ -103,5 +74,28 @@ impl Network {
 
     pub fn heal(&mut self) {
         self.cut.clear();
+    }
+}
+
+impl World {
+    /// What becomes of one message from here to there.
+    pub fn carry(&mut self, from: Endpoint, to: Endpoint, loss: u64) -> Fate {
+        if self.network.is_cut(from, to) {
+            return Fate::Lost { cut: true };
+        }
+        if self.rng.chance(loss) {
+            return Fate::Lost { cut: false };
+        }
+        let (low, high) = self.options.delay_ms;
+        let first = self.now + self.rng.between(low, high);
+        if first < self.network.latest {
+            self.counts.add(Count::Reordered);
+        }
+        self.network.latest = self.network.latest.max(first);
+        if self.rng.chance(self.options.duplicate) {
+            self.counts.add(Count::Duplicated);
+            return Fate::Twice(first, self.now + self.rng.between(low, 3 * high));
+        }
+        Fate::Once(first)
     }
 }

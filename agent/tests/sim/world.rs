@@ -320,10 +320,9 @@ impl World {
         if lost {
             self.counts.add(Count::CrashesUnsynced);
         }
-        if let Some(id) = self.machines[host].instance.clone() {
-            if self.cloud.instances[&id].state != InstanceState::Terminated {
-                self.cloud.set(&id, InstanceState::Stopped);
-            }
+        let ended = |world: &World, id: &String| world.cloud.instances[id].state == InstanceState::Terminated;
+        if let Some(id) = self.machines[host].instance.clone().filter(|id| !ended(self, id)) {
+            self.cloud.set(&id, InstanceState::Stopped);
         }
     }
 
@@ -340,15 +339,7 @@ impl World {
             }
             return;
         };
-        let fate = self.network.send(
-            Endpoint::Host(from),
-            Endpoint::Host(target),
-            self.options.loss,
-            self.now,
-            &self.options,
-            &mut self.rng,
-            &mut self.counts,
-        );
+        let fate = self.carry(Endpoint::Host(from), Endpoint::Host(target), self.options.loss);
         match fate {
             Fate::Lost { cut } => {
                 self.counts.add(Count::Lost);

@@ -211,11 +211,6 @@ fn interest(sight: &Sight, instance: &InstanceRecord) -> u64 {
     }
     let silent = sight.now.mono.saturating_sub(sight.observed.heard_at(node.id)) > SUSPICIOUS_SILENCE_MS;
     // A stopped instance that is meant to be stopped is no reason to ask often.
-    if instance.desired == InstanceDesired::Stopped && agrees {
-        DESCRIBE_CALM_MS
-    } else if agrees && !silent {
-        DESCRIBE_CALM_MS
-    } else {
-        DESCRIBE_ALERT_MS
-    }
+    let calm = agrees && (instance.desired == InstanceDesired::Stopped || !silent);
+    if calm { DESCRIBE_CALM_MS } else { DESCRIBE_ALERT_MS }
 }

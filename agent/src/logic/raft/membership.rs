@@ -56,8 +56,7 @@ impl Change {
     pub(super) fn to_raft(&self) -> ConfChangeV2 {
         let mut change = ConfChangeV2::default();
         let single = |kind: ConfChangeType, member: MemberId| {
-            let mut single = ConfChangeSingle::default();
-            single.node_id = member.0;
+            let mut single = ConfChangeSingle { node_id: member.0, ..ConfChangeSingle::default() };
             single.set_change_type(kind);
             single
         };

@@ -109,9 +109,7 @@ pub struct Consensus {
 /// (The first membership cannot be in the log: a joiner replaying it would apply a change to nothing.)
 pub fn originate(member: MemberId, state: Arc<Vec<u8>>) -> Batch {
     let conf = ConfState::from((vec![member.0], vec![]));
-    let mut hard_state = HardState::default();
-    hard_state.term = 1;
-    hard_state.commit = 1;
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
     Batch {
         seat: Some(Seat::Take(member)),
         snapshot: Some(SnapshotRecord { index: 1, meta: encode(&snapshot_meta(1, 1, &conf)), data: state, reset_log: true }),
@@ -398,9 +396,12 @@ impl Consensus {
 
     fn outgoing(&self, messages: Vec<Message>) -> Vec<Outgoing> {
         let mut out = Vec::with_capacity(messages.len());
-        for message in messages {
+        for mut message in messages {
             let to = MemberId(message.to);
             if message.get_msg_type() == MessageType::MsgSnapshot {
+                // A newer snapshot may have been made since raft-rs wrote the message: it must name the data that goes along.
+                let (index, term, conf) = self.node.store().snapshot_meta();
+                *message.mut_snapshot().mut_metadata() = snapshot_meta(index, term, conf);
                 out.push(Outgoing::Snapshot { to, message: encode(&message), data: self.node.store().snapshot_data() });
             } else {
                 out.push(Outgoing::Message { to, bytes: encode(&message) });
@@ -428,11 +429,7 @@ fn read_states(states: Vec<raft::ReadState>) -> Vec<(u64, u64)> {
 }
 
 fn snapshot_meta(index: u64, term: u64, conf: &ConfState) -> SnapshotMetadata {
-    let mut meta = SnapshotMetadata::default();
-    meta.index = index;
-    meta.term = term;
-    meta.conf_state = Some(conf.clone());
-    meta
+    SnapshotMetadata { index, term, conf_state: Some(conf.clone()) }
 }
 
 fn unreadable(index: u64, error: &prost_for_raft::DecodeError) -> RaftError {
