@@ -10,6 +10,7 @@ use crate::{
             door::{Door, Inbox},
         },
         peers::Peers,
+        runtime::Runtime,
         store::StoreHandle,
     },
     logic::replica::Replica,
@@ -36,6 +37,7 @@ pub struct Pump {
     pub peers: Peers,
     pub store: StoreHandle,
     pub provider: Option<Provider>,
+    pub runtime: Runtime,
     pub api: Arc<Api>,
     /// Sees each input first: what the data dir must remember of it.
     pub notebook: Notebook,
@@ -100,7 +102,8 @@ impl Pump {
                     return Some(Ended { failed: true, why: error.to_string() });
                 }
             }
-            Effect::Task(_) | Effect::Script { .. } | Effect::ScriptEnd => {}
+            Effect::Task(call) => self.runtime.carry_out(call),
+            Effect::Script { .. } | Effect::ScriptEnd => {}
             Effect::Log { level, text } => match level {
                 Level::Info => log::info!("{text}"),
                 Level::Warn => log::warn!("{text}"),

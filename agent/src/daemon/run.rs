@@ -26,6 +26,7 @@ use crate::{
         peers::Peers,
         pki::{self, Doorkeeper, FilesError, KeyFiles, PkiError, Trust},
         provider::LocalProvider,
+        runtime::{Runtime, process::start::Here},
         store::{self, Expect, Store, StoreError},
         syscall,
     },
@@ -75,6 +76,8 @@ enum RunError {
     Replica(String, #[source] replica::StartError),
     #[error("cannot listen on {0}")]
     Listen(String, #[source] io::Error),
+    #[error("cannot open the tasks in {0}")]
+    Tasks(String, #[source] io::Error),
     #[error("cannot {0}")]
     System(&'static str, #[source] io::Error),
     #[error("{0}")]
@@ -196,7 +199,8 @@ async fn run(
     let trust = keys.trust.clone();
     let peers = Peers::new(spawner.clone(), door.clone(), Box::new(move |node| trust.client_tls(node)));
     let doorkeeper = Doorkeeper::new(identity.cluster, syscall::effective_uid());
-    let api = Api::new(identity.node, door.clone(), peers.clone(), keys.trust.clone(), doorkeeper);
+    let runtime = runtime(&data_dir, &identity, &advertised, &spawner, &door)?;
+    let api = Api::new(identity.node, door.clone(), peers.clone(), keys.trust.clone(), doorkeeper, runtime.logs.clone());
 
     let limits = server_limits();
     let port = Listener::tcp(config.listen, keys.trust.server_tls()).map_err(|error| RunError::Listen(config.listen.to_string(), error))?;
@@ -250,7 +254,7 @@ async fn run(
         Ended { failed: true, why: format!("a listening socket failed: {why}") }
     };
     let notebook = Notebook::new(data_dir, identity, managers);
-    let pump = Pump { replica, clock, inbox, door, peers, store, provider, api, notebook, keys };
+    let pump = Pump { replica, clock, inbox, door, peers, store, provider, runtime, api, notebook, keys };
     let pumped = async {
         tell_service_manager();
         pump.run().await
@@ -262,6 +266,16 @@ async fn run(
         task.cancel().await;
     }
     Ok(ended)
+}
+
+/// Finds the tasks of the process before this one, and is ready for more.
+fn runtime(data_dir: &DataDir, identity: &Identity, advertised: &str, spawner: &Spawner, door: &door::Door) -> Result<Runtime, RunError> {
+    let folder = data_dir.file("tasks");
+    let host = advertised.rsplit_once(':').map_or(advertised, |(host, _)| host).to_owned();
+    let here = Here { node: identity.node, name: identity.name.clone(), host };
+    let told = door.clone();
+    let report = Arc::new(move |input| told.report(input));
+    Runtime::start(folder.clone(), here, spawner, report).map_err(|error| RunError::Tasks(folder.display().to_string(), error))
 }
 
 /// The keyring goes with a seat. One without a seat is left from a change that a crash cut short: the leader gives it again.

@@ -5,6 +5,7 @@ pub mod peers;
 pub mod pki;
 pub mod process;
 pub mod provider;
+pub mod runtime;
 pub mod script;
 pub mod store;
 pub mod syscall;

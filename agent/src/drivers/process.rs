@@ -64,7 +64,11 @@ impl ProcessRecord {
         Ok(self.hold()?.is_some())
     }
 
-    fn hold(&self) -> io::Result<Option<ProcessHandle>> {
+    /// The process itself, if it lives.
+    ///
+    /// # Errors
+    /// As pidfd_open(2).
+    pub fn hold(&self) -> io::Result<Option<ProcessHandle>> {
         if boot()? != self.boot { Ok(None) } else { ProcessHandle::open(self.pid, self.started) }
     }
 

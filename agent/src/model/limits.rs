@@ -125,3 +125,7 @@ pub const SCRIPT_CALLS_MAX: usize = 64;
 pub const TASK_LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Logs of forgotten tasks kept on a node.
 pub const TASK_LOGS_KEPT: usize = 16;
+/// A longer line of a task is shown as several.
+pub const TASK_LOG_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Streams of task logs one node serves at once.
+pub const LOG_STREAMS_MAX: usize = 16;

@@ -9,6 +9,7 @@ mod disco;
 pub mod door;
 pub mod gate;
 mod join;
+mod logs;
 mod peer;
 pub mod refusal;
 mod settle;
@@ -19,6 +20,7 @@ use crate::{
     drivers::{
         peers::Peers,
         pki::{Doorkeeper, PkiError, Trust},
+        runtime::growth::Logs,
     },
     model::ids::NodeId,
 };
@@ -36,13 +38,15 @@ pub struct Api {
     pub trust: Arc<Trust>,
     pub changes: Changes,
     pub activity: Activity,
+    /// Of this node's tasks.
+    pub logs: Arc<Logs>,
     /// Held while a snapshot comes in: each may be megabytes.
     snapshots: Mutex<()>,
     throttle: Throttle,
 }
 
 impl Api {
-    pub fn new(node: NodeId, door: Door, peers: Peers, trust: Arc<Trust>, doorkeeper: Doorkeeper) -> Arc<Api> {
+    pub fn new(node: NodeId, door: Door, peers: Peers, trust: Arc<Trust>, doorkeeper: Doorkeeper, logs: Arc<Logs>) -> Arc<Api> {
         Arc::new(Api {
             node,
             door,
@@ -51,6 +55,7 @@ impl Api {
             trust,
             changes: Changes::default(),
             activity: Activity::default(),
+            logs,
             snapshots: Mutex::new(()),
             throttle: Throttle::default(),
         })

@@ -122,6 +122,19 @@ impl Peers {
         Ok(client.renew(v1::RenewRequest { csr }).await?.into_inner().certificate)
     }
 
+    /// Where work that goes with a link is spawned.
+    pub fn spawner(&self) -> &Spawner {
+        &self.0.spawner
+    }
+
+    /// Reads the logs of tasks on another node.
+    ///
+    /// # Errors
+    /// Its refusal, or `UNAVAILABLE` if it cannot be reached.
+    pub async fn task_logs(&self, node: NodeId, address: &str, wanted: v1::LogsRequest) -> Result<tonic::Streaming<v1::LogLine>, Status> {
+        Ok(self.client(node, address).task_logs(wanted).await?.into_inner())
+    }
+
     /// Closes the links to nodes that are no longer in the cluster.
     pub fn keep_only(&self, access: &Access) {
         let known = |node: &NodeId| access.nodes.iter().any(|(known, _, _)| known == node);

@@ -1,23 +1,27 @@
 //! Every `unsafe` of the crate: what Linux offers and std does not.
 //!
 //! Each function is one kernel or libc call in safe clothes, decides nothing and keeps nothing. Whoever reviews
-//! `unsafe` here reads this file and no other (`tidy.rs` sees to it).
+//! `unsafe` here reads this folder and nothing else (`tidy.rs` sees to it).
 
 #![allow(unsafe_code)]
+
+mod children;
+mod files;
+mod held;
+
+pub use children::{ChildSetup, prepare_child, take_descriptor_3};
+pub use files::{Growth, data_from, punch};
+pub use held::{ExecFailure, HeldChild, Identity, Program, Status, Step, collect};
 
 use std::{
     fs::{self, File},
     io,
     net::IpAddr,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-        unix::process::CommandExt,
-    },
-    process::Command,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
-pub use libc::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
+pub use libc::{EOPNOTSUPP, SIGHUP, SIGINT, SIGKILL, SIGTERM};
 
 /// A kernel answer of -1 means "see errno".
 fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
@@ -155,6 +159,13 @@ impl ProcessHandle {
                 Err(e) => return Err(e),
             }
         }
+    }
+}
+
+/// Readable once the process has ended.
+impl AsFd for ProcessHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -385,61 +396,6 @@ pub fn poll<const N: usize>(wanted: [Option<(BorrowedFd<'_>, Ready)>; N], timeou
         Err(e) => Err(e),
         Ok(_) => Ok(polled.map(|p| p.revents != 0)),
     }
-}
-
-// ---- children
-
-/// What a child is given between fork and exec, besides what `Command` already can.
-#[derive(Debug, Default)]
-pub struct ChildSetup {
-    /// Becomes descriptor 3 of the child.
-    pub descriptor_3: Option<OwnedFd>,
-    /// It leads a process group of its own, so that it can be ended with all it started.
-    pub own_group: bool,
-}
-
-/// Adds `setup` to what happens before `command`'s program starts. `descriptor_3` is closed here when `command` is dropped.
-pub fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
-    // std reports a failed exec through a pipe of its own, which must not be 3: if 3 is free, ours takes it now
-    // (a duplicate gets the lowest number from 3 up).
-    if let Some(Ok(duplicate)) = setup.descriptor_3.as_ref().map(OwnedFd::try_clone)
-        && duplicate.as_raw_fd() == 3
-    {
-        setup.descriptor_3 = Some(duplicate);
-    }
-    let hook = move || {
-        if setup.own_group {
-            // SAFETY: two numbers, no memory: async-signal-safe.
-            check(unsafe { libc::setpgid(0, 0) })?;
-        }
-        if let Some(fd) = &setup.descriptor_3 {
-            duplicate_to_3(fd.as_raw_fd())?;
-        }
-        Ok(())
-    };
-    // SAFETY: the hook only makes system calls on memory prepared before the fork: no allocation, no lock.
-    unsafe { command.pre_exec(hook) };
-}
-
-fn duplicate_to_3(fd: RawFd) -> io::Result<()> {
-    if fd == 3 {
-        // dup2 onto itself would keep close-on-exec.
-        // SAFETY: changes one flag of an open descriptor.
-        check(unsafe { libc::fcntl(3, libc::F_SETFD, 0) })?;
-    } else {
-        // SAFETY: in the child, right before exec, nothing else uses 3: all else of ours is close-on-exec.
-        check(unsafe { libc::dup2(fd, 3) })?;
-    }
-    Ok(())
-}
-
-/// Takes descriptor 3, as a child prepared with [`ChildSetup::descriptor_3`] finds it. `None` if there is none.
-/// Call it once, first thing: later 3 may be somebody else's.
-pub fn take_descriptor_3() -> Option<OwnedFd> {
-    // SAFETY: F_SETFD on a number that is no descriptor only fails.
-    check(unsafe { libc::fcntl(3, libc::F_SETFD, libc::FD_CLOEXEC) }).ok()?;
-    // SAFETY: 3 is open (just checked) and was handed over by whoever started us, so we own it.
-    Some(unsafe { OwnedFd::from_raw_fd(3) })
 }
 
 // ---- the allocator

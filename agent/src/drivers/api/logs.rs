@@ -1,0 +1,232 @@
+//! Lines of a service's tasks: those of this node, and those of all nodes merged by time.
+//!
+//! Merging needs a line of each node to compare. A node that has nothing to say right now must not hold up the others, so one
+//! that stayed silent for a moment is left out of the comparison until it speaks again. A node that cannot be reached
+//! becomes a line that says so: the others' lines are worth having.
+
+use super::{Api, convert, disco::wrong_reply, refusal::refuse};
+use crate::{
+    drivers::runtime::lines::{Line, Reader, Wanted},
+    model::{ids::NodeId, query::Principal},
+};
+use async_channel::{Receiver, Sender};
+use futures_lite::{FutureExt, Stream, StreamExt, stream};
+use proto::v1::{self, forward_reply::Reply, forward_request::Request as Wire};
+use std::{
+    collections::BTreeSet,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tonic::Status;
+
+pub type Lines = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
+
+/// A node that says nothing for this long while others wait is not waited for.
+const SILENCE: Duration = Duration::from_millis(300);
+/// Between two looks for nodes that got a task of the service since.
+const LOOK: Duration = Duration::from_secs(2);
+/// Lines of one node that wait to be merged.
+const AHEAD: usize = 16;
+
+/// This node's own lines.
+///
+/// # Errors
+/// Too many streams, or the disk's.
+pub(super) fn here(api: &Arc<Api>, request: &v1::LogsRequest) -> Result<Lines, Status> {
+    let wanted = Wanted {
+        service: request.service.clone(),
+        task: request.task.clone(),
+        follow: request.follow,
+        since_ms: request.since_ms,
+        tail: request.tail,
+    };
+    let woken = api.logs.follow().ok_or_else(|| refuse("busy", "this node serves all the log streams it can"))?;
+    let failed = |error: std::io::Error| refuse("internal", format!("cannot read logs: {error}"));
+    let reader = Reader::open(api.logs.clone(), wanted).map_err(failed)?;
+    let (node, follow) = (api.node.to_string(), request.follow);
+    let lines = stream::unfold((reader, woken, false), move |(mut reader, woken, over)| {
+        let node = node.clone();
+        async move {
+            if over {
+                return None;
+            }
+            loop {
+                match reader.next() {
+                    Ok(Some(Line { at_ms, task, text })) => {
+                        return Some((Ok(v1::LogLine { at_ms, task, node, text }), (reader, woken, false)));
+                    }
+                    Ok(None) if !follow => return None,
+                    Ok(None) => {
+                        woken.recv().await.ok()?;
+                        if let Err(error) = reader.find_new() {
+                            return Some((Err(failed(error)), (reader, woken, true)));
+                        }
+                    }
+                    Err(error) => return Some((Err(failed(error)), (reader, woken, true))),
+                }
+            }
+        }
+    });
+    Ok(Box::pin(lines))
+}
+
+/// Lines of all nodes that have a task of the service.
+///
+/// # Errors
+/// There is no such service, or nobody could be asked where its tasks are.
+pub(super) async fn merged(api: Arc<Api>, principal: Principal, request: v1::LogsRequest) -> Result<Lines, Status> {
+    let nodes = nodes_of(&api, &principal, &request.service).await?;
+    let mut merge = Merge { api, principal, request, known: BTreeSet::new(), sources: Vec::new(), looked: std::time::Instant::now() };
+    merge.open(nodes);
+    Ok(Box::pin(stream::unfold(merge, |mut merge| async move {
+        let line = merge.next().await?;
+        Some((Ok(line), merge))
+    })))
+}
+
+/// Node, its address, its name.
+type Place = (NodeId, String, String);
+
+async fn nodes_of(api: &Api, principal: &Principal, service: &str) -> Result<Vec<Place>, Status> {
+    let query = v1::read_request::Query::Status(v1::StatusQuery {});
+    let read = Wire::Read(v1::ReadRequest { stale: false, query: Some(query) });
+    let Reply::Read(v1::ReadReply { result: Some(v1::read_reply::Result::Status(status)), .. }) = api.settle(principal.clone(), read).await?
+    else {
+        return Err(wrong_reply());
+    };
+    let found = status.services.into_iter().find(|known| known.name == service);
+    let tasks = found.ok_or_else(|| refuse("not_found", format!("there is no service `{service}`")))?.tasks;
+    let with_task = |node: &v1::Node| tasks.iter().any(|task| task.node == node.id);
+    let place = |node: v1::Node| Ok((convert::node_id(&node.id)?, node.address, node.name));
+    status.nodes.into_iter().filter(with_task).map(place).collect()
+}
+
+struct Merge {
+    api: Arc<Api>,
+    principal: Principal,
+    request: v1::LogsRequest,
+    known: BTreeSet<NodeId>,
+    sources: Vec<Source>,
+    looked: std::time::Instant,
+}
+
+struct Source {
+    lines: Receiver<v1::LogLine>,
+    head: Option<v1::LogLine>,
+    /// It had nothing when others waited for it.
+    silent: bool,
+    /// Ends with the source.
+    _carrier: smol::Task<()>,
+}
+
+impl Merge {
+    fn open(&mut self, places: Vec<Place>) {
+        for (node, address, name) in places {
+            if !self.known.insert(node) {
+                continue;
+            }
+            let (out, lines) = async_channel::bounded(AHEAD);
+            let carrier = carry(self.api.clone(), node, address, name, self.request.clone(), out);
+            let carrier = self.api.peers.spawner().0.spawn(carrier);
+            self.sources.push(Source { lines, head: None, silent: false, _carrier: carrier });
+        }
+    }
+
+    async fn next(&mut self) -> Option<v1::LogLine> {
+        loop {
+            self.sources.retain_mut(|source| {
+                if source.head.is_none() {
+                    match source.lines.try_recv() {
+                        Ok(line) => (source.head, source.silent) = (Some(line), false),
+                        Err(async_channel::TryRecvError::Closed) => return false,
+                        Err(async_channel::TryRecvError::Empty) => {}
+                    }
+                }
+                true
+            });
+            let waiting = self.sources.iter().any(|source| source.head.is_some());
+            let all_said = self.sources.iter().all(|source| source.head.is_some() || source.silent);
+            if waiting && all_said {
+                let heads = self.sources.iter_mut().filter(|source| source.head.is_some());
+                let earliest = heads.min_by_key(|source| source.head.as_ref().map(|line| line.at_ms))?;
+                return earliest.head.take();
+            }
+            if self.sources.is_empty() && !self.request.follow {
+                return None;
+            }
+            self.wait(waiting).await;
+        }
+    }
+
+    /// For a line of a source that has none, at most until it counts as silent or it is time to look for new nodes.
+    async fn wait(&mut self, others_wait: bool) {
+        let follow = self.request.follow;
+        let silence = async {
+            // Without `follow` each stream ends, so each is waited for.
+            if !others_wait || !follow {
+                return std::future::pending().await;
+            }
+            async_io::Timer::after(SILENCE).await;
+            true
+        };
+        let look = async {
+            if !follow {
+                return std::future::pending().await;
+            }
+            async_io::Timer::at(self.looked + LOOK).await;
+            false
+        };
+        let mut some: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(silence.or(look));
+        for source in self.sources.iter_mut().filter(|source| source.head.is_none()) {
+            let line = async {
+                let received = source.lines.recv().await;
+                if received.is_err() {
+                    // Taken out by the next round; waiting here for ever would be wrong, and so is asking at once again and again.
+                    return false;
+                }
+                (source.head, source.silent) = (received.ok(), false);
+                false
+            };
+            some = Box::pin(line.or(some));
+        }
+        let silent = some.await;
+        if silent {
+            self.sources.iter_mut().filter(|source| source.head.is_none()).for_each(|source| source.silent = true);
+        }
+        if follow && self.looked.elapsed() >= LOOK {
+            self.looked = std::time::Instant::now();
+            // Without an answer now there is one later.
+            if let Ok(places) = nodes_of(&self.api, &self.principal, &self.request.service).await {
+                self.open(places);
+            }
+        }
+    }
+}
+
+/// Moves one node's lines into the merge.
+async fn carry(api: Arc<Api>, node: NodeId, address: String, name: String, request: v1::LogsRequest, out: Sender<v1::LogLine>) {
+    let opened: Result<Lines, Status> = if node == api.node {
+        here(&api, &request)
+    } else {
+        api.peers.task_logs(node, &address, request).await.map(|lines| Box::pin(lines) as Lines)
+    };
+    let why = match opened {
+        Ok(mut lines) => loop {
+            match lines.next().await {
+                Some(Ok(line)) => {
+                    if out.send(line).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(status)) => break status,
+                None => return,
+            }
+        },
+        Err(status) => status,
+    };
+    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let text = format!("disco: no more logs from node {name} at {address}: {}", why.message()).into_bytes();
+    // Whoever read has gone away: nobody is left to tell.
+    let _ = out.send(v1::LogLine { at_ms, task: String::new(), node: node.to_string(), text }).await;
+}

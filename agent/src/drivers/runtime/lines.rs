@@ -1,0 +1,184 @@
+//! Reads tasks' logs back as lines, in time order over all tasks of a service on this node.
+//!
+//! It knows only what is on disk, so it works the same on a node without a copy of the cluster's state, and for tasks
+//! that are forgotten but whose logs are kept. It holds one piece of each file at a time.
+
+use super::{growth::{Logs, now_ms}, log_file::{Look, LogFile}, process::record::KeptLog};
+use crate::model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+const PIECE: usize = 8 * 1024;
+
+/// Which lines are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub service: String,
+    /// `service.number` or the number alone; empty: all tasks.
+    pub task: String,
+    /// A line that has no end yet is held back until it has one.
+    pub follow: bool,
+    /// Milliseconds since 1970; 0: from the beginning.
+    pub since_ms: u64,
+    /// The newest lines of each task; 0: all.
+    pub tail: u32,
+}
+
+/// One line of a task, without its line feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub at_ms: u64,
+    /// `service.number`.
+    pub task: String,
+    pub text: Vec<u8>,
+}
+
+/// Goes through the logs.
+pub struct Reader {
+    logs: Arc<Logs>,
+    wanted: Wanted,
+    cursors: Vec<Cursor>,
+    known: BTreeSet<TaskNumber>,
+}
+
+impl Reader {
+    /// # Errors
+    /// The disk's.
+    pub fn open(logs: Arc<Logs>, wanted: Wanted) -> io::Result<Reader> {
+        let mut reader = Reader { logs, wanted, cursors: Vec::new(), known: BTreeSet::new() };
+        reader.find_new()?;
+        Ok(reader)
+    }
+
+    /// Looks for tasks that came since.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn find_new(&mut self) -> io::Result<()> {
+        for kept in self.logs.tasks.logs(&self.known)? {
+            self.known.insert(kept.number);
+            let id = format!("{}.{}", kept.service, kept.number.0);
+            let asked = self.wanted.task.is_empty() || self.wanted.task == id || self.wanted.task == kept.number.0.to_string();
+            if kept.service == self.wanted.service && asked {
+                // Forgotten between listing and opening: its lines are gone, or found when it is listed again.
+                if let Ok(cursor) = Cursor::open(id, &kept, &self.wanted) {
+                    self.cursors.push(cursor);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The earliest line not read yet; `None`: there is none now.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn next(&mut self) -> io::Result<Option<Line>> {
+        let (since, follow) = (self.wanted.since_ms, self.wanted.follow);
+        for cursor in &mut self.cursors {
+            cursor.fill(since, follow)?;
+        }
+        let heads = self.cursors.iter_mut().filter(|cursor| cursor.head.is_some());
+        let earliest = heads.min_by_key(|cursor| cursor.head.as_ref().map(|line| line.at_ms));
+        Ok(earliest.and_then(|cursor| cursor.head.take()))
+    }
+}
+
+struct Cursor {
+    id: String,
+    source: LogFile,
+    file: File,
+    /// Of the first byte that is not in `piece`.
+    offset: u64,
+    piece: Vec<u8>,
+    looks: Vec<Look>,
+    head: Option<Line>,
+}
+
+impl Cursor {
+    fn open(id: String, kept: &KeptLog, wanted: &Wanted) -> io::Result<Cursor> {
+        let source = LogFile::in_folder(&kept.folder);
+        // Lines that nobody has seen yet get the time of now.
+        source.look(now_ms())?;
+        let file = File::open(&source.log)?;
+        let begin = source.begin()?;
+        let offset = if wanted.tail == 0 { begin } else { tail(&file, begin, wanted.tail)? };
+        Ok(Cursor { id, looks: source.looks()?, source, file, offset, piece: Vec::new(), head: None })
+    }
+
+    fn fill(&mut self, since_ms: u64, follow: bool) -> io::Result<()> {
+        while self.head.is_none() {
+            let end = self.piece.iter().take(TASK_LOG_LINE_BYTES_MAX).position(|byte| *byte == b'\n');
+            let (text, rest) = match end {
+                Some(end) => (end, end + 1),
+                None if self.piece.len() >= TASK_LOG_LINE_BYTES_MAX => (TASK_LOG_LINE_BYTES_MAX, TASK_LOG_LINE_BYTES_MAX),
+                None if self.read_more()? => continue,
+                None if follow || self.piece.is_empty() => return Ok(()),
+                None => (self.piece.len(), self.piece.len()),
+            };
+            let ends_at = self.offset - (self.piece.len() - rest) as u64;
+            let at_ms = self.time_of(ends_at)?;
+            let mut line: Vec<u8> = self.piece.drain(..rest).collect();
+            line.truncate(text);
+            if at_ms >= since_ms {
+                self.head = Some(Line { at_ms, task: self.id.clone(), text: line });
+            }
+        }
+        Ok(())
+    }
+
+    fn read_more(&mut self) -> io::Result<bool> {
+        let length = self.file.metadata()?.len();
+        if length < self.offset {
+            // It was emptied where it could not be shortened.
+            (self.offset, self.piece) = (0, Vec::new());
+        }
+        if self.offset < length && self.piece.is_empty() {
+            // What was punched away while we were behind is not there to be read.
+            self.offset = self.offset.max(self.source.begin().unwrap_or(0).min(length));
+        }
+        let before = self.piece.len();
+        self.piece.resize(before + PIECE, 0);
+        let read = self.file.read_at(&mut self.piece[before..], self.offset)?;
+        self.piece.truncate(before + read);
+        self.offset += read as u64;
+        Ok(read > 0)
+    }
+
+    /// When the log was first seen this long.
+    fn time_of(&mut self, end: u64) -> io::Result<u64> {
+        if self.looks.last().is_none_or(|look| look.length < end) {
+            self.looks = self.source.looks()?;
+        }
+        let after = self.looks.partition_point(|look| look.length < end);
+        Ok(self.looks.get(after).map_or_else(now_ms, |look| look.at_ms))
+    }
+}
+
+/// Where the newest `lines` lines begin.
+fn tail(file: &File, begin: u64, lines: u32) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let (mut at, mut left) = (length, u64::from(lines));
+    let mut piece = vec![0; PIECE];
+    while at > begin {
+        let from = at.saturating_sub(PIECE as u64).max(begin);
+        let read = file.read_at(&mut piece[..(at - from) as usize], from)?;
+        for index in (0..read).rev() {
+            let offset = from + index as u64;
+            // The very last line feed ends the newest line; it begins none.
+            if piece[index] == b'\n' && offset + 1 < length {
+                left -= 1;
+                if left == 0 {
+                    return Ok(offset + 1);
+                }
+            }
+        }
+        at = from;
+    }
+    Ok(begin)
+}

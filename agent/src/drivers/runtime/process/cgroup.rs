@@ -1,0 +1,178 @@
+//! A control group (v2) per task, where this node may make them.
+//!
+//! It does two things: it limits memory and cpu, and it holds every process that a task started, also those that left
+//! its session. The second needs no controllers, so a group is made even where only that is to be had.
+//!
+//! Outside rule (kernel, Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint"): controllers are
+//! passed down only by groups without processes of their own. So the daemon moves itself into a leaf beside its tasks,
+//! if nobody else is in its group.
+
+use crate::model::ids::NodeId;
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// The leaf the daemon moves to.
+const OWN_LEAF: &str = "disco-daemon";
+/// cpu.max counts in periods of this many microseconds.
+const PERIOD_US: u64 = 100_000;
+
+/// The group that holds the tasks' groups.
+#[derive(Debug)]
+pub struct Cgroups {
+    base: PathBuf,
+    tasks: PathBuf,
+    /// Making a leaf and removing an empty parent exclude each other.
+    turn: Mutex<()>,
+}
+
+impl Cgroups {
+    /// `None`: there is no v2 hierarchy, or this process may not make groups in its own.
+    pub fn find(node: NodeId) -> Option<Cgroups> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let mut base = mounted_at(&mounts, own)?;
+        if base.ends_with(OWN_LEAF) {
+            base.pop();
+        }
+        let cgroups = Cgroups { tasks: base.join(format!("disco-{node}")), base, turn: Mutex::new(()) };
+        cgroups.with_parent(|_| Ok(())).ok()?;
+        cgroups.remove_parent();
+        Some(cgroups)
+    }
+
+    /// Whether memory and cpu can be limited here.
+    pub fn limits(&self) -> bool {
+        self.with_parent(|_| Ok(has(&self.base, "cgroup.subtree_control"))).unwrap_or(false)
+    }
+
+    /// Makes a group with these limits, as far as they can be set, and puts a process into it.
+    /// Answers its path and whether the limits hold.
+    ///
+    /// # Errors
+    /// The group cannot be made or entered.
+    pub fn enclose(&self, name: &str, pid: u32, memory: Option<u64>, cpus_milli: Option<u32>) -> io::Result<(PathBuf, bool)> {
+        let leaf = self.tasks.join(name);
+        self.with_parent(|_| match fs::create_dir(&leaf) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        })?;
+        let mut limited = true;
+        if let Some(bytes) = memory {
+            limited &= fs::write(leaf.join("memory.max"), bytes.to_string()).is_ok();
+            // Without this a task would swap instead of ending; where there is no swap there is no such file.
+            let _ = fs::write(leaf.join("memory.swap.max"), "0");
+        }
+        if let Some(milli) = cpus_milli {
+            limited &= fs::write(leaf.join("cpu.max"), format!("{} {PERIOD_US}", u64::from(milli) * PERIOD_US / 1000)).is_ok();
+        }
+        fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
+        Ok((leaf, limited))
+    }
+
+    /// Removes an empty group, and the parent if it was the last.
+    ///
+    /// # Errors
+    /// Something still runs in it.
+    pub fn remove(&self, leaf: &Path) -> io::Result<()> {
+        let _turn = self.turn.lock().expect("no code that holds this lock can panic");
+        match fs::remove_dir(leaf) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.remove_parent();
+        Ok(())
+    }
+
+    fn with_parent<T>(&self, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let _turn = self.turn.lock().expect("no code that holds this lock can panic");
+        if let Err(error) = fs::create_dir(&self.tasks)
+            && error.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(error);
+        }
+        if pass_down(&self.base).is_ok() {
+            let _ = pass_down(&self.tasks);
+        }
+        act(&self.tasks)
+    }
+
+    fn remove_parent(&self) {
+        // Refused while a task's group is in it, which is what we want.
+        let _ = fs::remove_dir(&self.tasks);
+    }
+}
+
+/// Gives a group's children the memory and cpu controllers.
+fn pass_down(group: &Path) -> io::Result<()> {
+    if !has(group, "cgroup.controllers") {
+        return Err(io::Error::new(ErrorKind::Unsupported, "no memory and cpu controllers here"));
+    }
+    if has(group, "cgroup.subtree_control") {
+        return Ok(());
+    }
+    let control = group.join("cgroup.subtree_control");
+    if fs::write(&control, "+memory +cpu").is_ok() {
+        return Ok(());
+    }
+    let inside = fs::read_to_string(group.join("cgroup.procs"))?;
+    let own = std::process::id().to_string();
+    if inside.lines().eq([own.as_str()]) {
+        let leaf = group.join(OWN_LEAF);
+        fs::create_dir_all(&leaf)?;
+        fs::write(leaf.join("cgroup.procs"), own)?;
+    }
+    fs::write(&control, "+memory +cpu")
+}
+
+fn has(group: &Path, file: &str) -> bool {
+    let text = fs::read_to_string(group.join(file)).unwrap_or_default();
+    ["memory", "cpu"].iter().all(|wanted| text.split_whitespace().any(|word| word == *wanted))
+}
+
+/// Where the group `own` is in the file system: proc_pid_mountinfo(5).
+fn mounted_at(mounts: &str, own: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        if after.split(' ').next() != Some("cgroup2") {
+            return None;
+        }
+        let mut fields = before.split(' ').skip(3);
+        let (root, at) = (fields.next()?, fields.next()?);
+        let below = own.strip_prefix(root.trim_end_matches('/'))?;
+        Some(Path::new(at).join(below.trim_start_matches('/')))
+    })
+}
+
+/// The processes of a group; none if there is no such group.
+pub fn members(group: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Kills all of a group at once (Linux 5.14).
+///
+/// # Errors
+/// The kernel has no `cgroup.kill`, or we may not.
+pub fn kill(group: &Path) -> io::Result<()> {
+    fs::write(group.join("cgroup.kill"), "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_group_is_found_under_its_mount() {
+        let mounts = "25 30 0:23 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n42 25 0:39 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n";
+        assert_eq!(mounted_at(mounts, "/a/b"), Some(PathBuf::from("/sys/fs/cgroup/unified/a/b")));
+        assert_eq!(mounted_at(mounts, "/"), Some(PathBuf::from("/sys/fs/cgroup/unified/")));
+        let in_a_container = "42 25 0:39 /box /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(mounted_at(in_a_container, "/box/a"), Some(PathBuf::from("/sys/fs/cgroup/a")));
+        assert_eq!(mounted_at("25 30 0:23 / / rw - ext4 x rw\n", "/"), None);
+    }
+}
