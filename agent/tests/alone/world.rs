@@ -1,26 +1,30 @@
-//! A service on a cluster of one, from its declaration to its tasks, with a runtime made of a map.
+//! A cluster of one whose disk, runtime and script are made of maps: what the daemon's pump does, by hand.
 
 use agent::logic::replica::{Config, Genesis, Replica, Timings};
 use agent::model::{
     ids::{ClusterId, NodeId, Now, RequestId, Ticket},
     io::{Batch, Effect, Input, Keyring, Restored, Seat},
     query::{Answer, Op, Principal, Query, Request, ServiceView, View},
-    service::{Replicas, Roll, ServiceSpec},
-    task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskState},
+    script::{Hook, ScriptCall, ScriptReport},
+    service::{Replicas, ServiceSpec},
+    task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-struct World {
-    replica: Replica,
-    now: Now,
-    disk: Restored,
-    answers: BTreeMap<u64, Answer>,
-    asked: u64,
+pub struct World {
+    pub replica: Replica,
+    pub now: Now,
+    pub disk: Restored,
+    pub answers: BTreeMap<u64, Answer>,
+    pub asked: u64,
     /// What runs, whatever the agent knows of it.
-    running: BTreeMap<TaskNumber, TaskOrder>,
-    started: u32,
+    pub running: BTreeMap<TaskNumber, TaskOrder>,
+    pub started: u32,
     /// Commands that end at once with this code.
-    broken: Option<(&'static str, i32)>,
+    pub broken: Option<(&'static str, i32)>,
+    /// Calls of the script that wait for an answer, and how often the executor was ended.
+    pub calls: VecDeque<(u64, ScriptCall)>,
+    pub ended: u32,
 }
 
 fn config(originate: bool) -> Config {
@@ -42,18 +46,29 @@ fn config(originate: bool) -> Config {
     }
 }
 
-fn spec(program: &str, copies: u32) -> ServiceSpec {
+pub fn spec(program: &str, copies: u32) -> ServiceSpec {
     ServiceSpec { command: vec![program.into()], replicas: Replicas::Count(copies), ..ServiceSpec::default() }
 }
 
 impl World {
-    fn new() -> World {
+    pub fn new() -> World {
         World::start(Restored::default(), true, Now { mono: 1000, wall: 1_000_000 }, BTreeMap::new())
     }
 
-    fn start(disk: Restored, originate: bool, now: Now, running: BTreeMap<TaskNumber, TaskOrder>) -> World {
+    pub fn start(disk: Restored, originate: bool, now: Now, running: BTreeMap<TaskNumber, TaskOrder>) -> World {
         let replica = Replica::new(config(originate), disk.clone(), 1, now).expect("starts");
-        let mut world = World { replica, now, disk, answers: BTreeMap::new(), asked: 0, running, started: 0, broken: None };
+        let mut world = World {
+            replica,
+            now,
+            disk,
+            answers: BTreeMap::new(),
+            asked: 0,
+            running,
+            started: 0,
+            broken: None,
+            calls: VecDeque::new(),
+            ended: 0,
+        };
         world.drain();
         for number in world.running.keys().copied().collect::<Vec<_>>() {
             world.input(Input::Task { number, event: TaskEvent::Up { pid: 5, ports: BTreeMap::new(), adopted: true } });
@@ -64,18 +79,18 @@ impl World {
     }
 
     /// The agent dies and comes back; its tasks run on.
-    fn restart(self) -> World {
+    pub fn restart(self) -> World {
         let mut world = World::start(self.disk, false, Now { mono: 1000, wall: self.now.wall + 100 }, self.running);
         world.asked = self.asked;
         world
     }
 
-    fn input(&mut self, input: Input) {
+    pub fn input(&mut self, input: Input) {
         self.replica.handle(input, self.now);
         self.drain();
     }
 
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::Persist { number, batch } => {
@@ -86,13 +101,21 @@ impl World {
                     self.answers.insert(ticket.0, answer);
                 }
                 Effect::Task(call) => self.run(call),
+                Effect::Script { id, call } => {
+                    assert!(self.calls.is_empty(), "one at a time");
+                    self.calls.push_back((id, call));
+                }
+                Effect::ScriptEnd => {
+                    self.calls.clear();
+                    self.ended += 1;
+                }
                 Effect::Stop { why, .. } => panic!("stopped: {why}"),
                 _ => {}
             }
         }
     }
 
-    fn run(&mut self, call: TaskCall) {
+    pub fn run(&mut self, call: TaskCall) {
         let (number, event) = match call {
             TaskCall::Start { order, .. } => {
                 assert!(!self.running.contains_key(&order.number), "started twice");
@@ -121,7 +144,7 @@ impl World {
         self.replica.handle(Input::Task { number, event }, self.now);
     }
 
-    fn write(&mut self, batch: Batch) {
+    pub fn write(&mut self, batch: Batch) {
         if let Some(Seat::Take(member)) = batch.seat {
             self.disk = Restored { member: Some(member), ..Restored::default() };
         }
@@ -138,7 +161,7 @@ impl World {
         }
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub fn pass(&mut self, ms: u64) {
         let until = self.now.mono + ms;
         while self.now.mono < until {
             let next = self.replica.poll_deadline().min(until).max(self.now.mono + 1);
@@ -147,28 +170,28 @@ impl World {
         }
     }
 
-    fn term(&self) -> u64 {
+    pub fn term(&self) -> u64 {
         self.replica.consensus().expect("it has a seat").term()
     }
 
-    fn script(&mut self, op: Op) -> Answer {
+    pub fn script(&mut self, op: Op) -> Answer {
         let term = self.term();
         self.ask(Principal::Script { term }, op)
     }
 
-    fn ask(&mut self, principal: Principal, op: Op) -> Answer {
+    pub fn ask(&mut self, principal: Principal, op: Op) -> Answer {
         self.asked += 1;
         let request = Request::Write { id: RequestId { client: 1, sequence: self.asked }, op };
         self.input(Input::Request { ticket: Ticket(self.asked), principal, request });
         self.answers.remove(&self.asked).expect("a cluster of one answers at once")
     }
 
-    fn set(&mut self, name: &str, spec: ServiceSpec) {
+    pub fn set(&mut self, name: &str, spec: ServiceSpec) {
         let answer = self.script(Op::ServiceSet { name: name.into(), spec: Box::new(spec) });
         assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
     }
 
-    fn service(&mut self, name: &str) -> ServiceView {
+    pub fn service(&mut self, name: &str) -> ServiceView {
         self.asked += 1;
         let request = Request::Read { stale: true, query: Query::Status };
         self.input(Input::Request { ticket: Ticket(self.asked), principal: Principal::Admin, request });
@@ -180,12 +203,28 @@ impl World {
         }
     }
 
-    fn programs(&self) -> Vec<&str> {
+    /// The script's next call, if it was called.
+    pub fn hook(&self) -> Option<Hook> {
+        self.calls.front().map(|(_, call)| call.hook.clone())
+    }
+
+    pub fn answer(&mut self, outcome: Result<ScriptReport, &str>) {
+        let (id, _) = self.calls.pop_front().expect("the script was called");
+        self.input(Input::Scripted { id, outcome: outcome.map_err(str::to_string) });
+    }
+
+    pub fn send(&mut self, request: Request) -> u64 {
+        self.asked += 1;
+        self.input(Input::Request { ticket: Ticket(self.asked), principal: Principal::Admin, request });
+        self.asked
+    }
+
+    pub fn programs(&self) -> Vec<&str> {
         self.running.values().map(TaskOrder::command).collect()
     }
 }
 
-trait Program {
+pub trait Program {
     fn command(&self) -> &str;
 }
 
@@ -193,75 +232,4 @@ impl Program for TaskOrder {
     fn command(&self) -> &str {
         &self.spec.command[0]
     }
-}
-
-#[test]
-fn a_declared_service_gets_its_tasks_and_they_are_restarted() {
-    let mut world = World::new();
-    world.set("web", spec("a", 2));
-    assert_eq!(world.programs(), ["a", "a"]);
-    world.pass(2_000);
-    let view = world.service("web");
-    assert_eq!((view.desired, view.record.roll.clone()), (2, Roll::Done));
-    assert!(view.tasks.iter().all(|t| t.seen.state == TaskState::Running), "{view:?}");
-
-    let number = *world.running.keys().next().expect("two run");
-    world.running.remove(&number);
-    world.input(Input::Task { number, event: TaskEvent::Ended(Exit::Signal(9)) });
-    assert_eq!(world.programs().len(), 1);
-    world.pass(1_000);
-    assert_eq!(world.programs().len(), 2, "after its back-off");
-    world.pass(2_000);
-    assert!(world.service("web").record.healthy);
-    assert_eq!(world.started, 3);
-}
-
-#[test]
-fn an_agent_that_comes_back_finds_its_tasks_and_starts_none_twice() {
-    let mut world = World::new();
-    world.set("web", spec("a", 2));
-    world.pass(2_000);
-    let mut world = world.restart();
-    world.pass(3_000);
-    assert_eq!((world.programs().len(), world.started), (2, 0));
-    assert!(world.service("web").tasks.iter().all(|t| t.seen.state == TaskState::Running && t.seen.restarts == 0));
-}
-
-#[test]
-fn a_new_version_replaces_the_old_and_a_broken_one_does_not() {
-    let mut world = World::new();
-    world.set("web", spec("a", 2));
-    world.pass(2_000);
-    world.set("web", spec("b", 2));
-    assert_eq!(world.programs(), ["a", "a", "b"], "the new one starts first");
-    world.pass(5_000);
-    assert_eq!(world.programs(), ["b", "b"]);
-    assert_eq!(world.service("web").record.roll, Roll::Done);
-
-    world.broken = Some(("c", 3));
-    world.set("web", spec("c", 2));
-    world.pass(20_000);
-    assert_eq!(world.programs(), ["b", "b"]);
-    let view = world.service("web");
-    assert!(matches!(&view.record.roll, Roll::Stopped(why) if why.contains("exit code 3")), "{:?}", view.record.roll);
-    assert_eq!(view.tasks.len(), 2, "the failed one is forgotten");
-
-    let answer = world.ask(Principal::Admin, Op::ServiceRollback("web".into()));
-    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
-    let before = world.started;
-    world.pass(5_000);
-    assert_eq!((world.programs(), world.started), (vec!["b", "b"], before), "what runs already runs on");
-    assert_eq!(world.service("web").record.roll, Roll::Done);
-}
-
-#[test]
-fn a_script_of_an_earlier_term_changes_nothing() {
-    let mut world = World::new();
-    let term = world.term();
-    let op = Op::ServiceSet { name: "web".into(), spec: Box::new(spec("a", 1)) };
-    let answer = world.ask(Principal::Script { term: term - 1 }, op.clone());
-    assert!(matches!(answer, Answer::Refused { code: "stale", .. }), "{answer:?}");
-    let answer = world.ask(Principal::Admin, op);
-    assert!(matches!(answer, Answer::Refused { code: "denied", .. }), "people declare services in cluster.js: {answer:?}");
-    assert!(world.replica.state().services.is_empty());
 }
