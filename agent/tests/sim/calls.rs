@@ -29,6 +29,8 @@ pub enum Caller {
     Admin,
     /// Whoever performs a play.
     Stage,
+    /// A hook of the script; it does not wait.
+    Script,
     /// Somebody with a token and another key.
     Thief {
         secret: String,
@@ -68,7 +70,7 @@ pub enum Caller {
 impl Caller {
     pub fn process(&self) -> Option<(usize, Option<u64>)> {
         match self {
-            Caller::Client(_) | Caller::Admin | Caller::Stage | Caller::Thief { .. } => None,
+            Caller::Client(_) | Caller::Admin | Caller::Stage | Caller::Script | Caller::Thief { .. } => None,
             Caller::Join { host, life }
             | Caller::Report { host, life, .. }
             | Caller::Enlist { host, life, .. }
@@ -192,6 +194,7 @@ impl World {
             Caller::Client(client) => self.client_hears(client, call, answer),
             Caller::Admin => self.admin_hears(call, answer),
             Caller::Stage => self.heard = Some(answer),
+            Caller::Script => {}
             Caller::Thief { secret, key } => self.thief_hears(&secret, &key, answer),
             Caller::Join { host, life } => self.join_hears(host, life, answer),
             Caller::Report { host, life, report, rest, followed } => self.report_hears(host, life, report, rest, followed, answer),
@@ -231,12 +234,15 @@ impl World {
 
     fn report_hears(&mut self, host: usize, life: u64, report: Report, mut rest: Vec<String>, followed: bool, answer: Option<Answer>) {
         match answer {
-            Some(Answer::Reported { leader, leader_address, managers, removed }) => {
+            Some(Answer::Reported { leader, leader_address, managers, removed, orders }) => {
+                if !managers.is_empty() {
+                    self.orders_heard(host, &orders);
+                }
                 // Where managers are is kept on disk: a restarted worker must find them again.
                 if !managers.is_empty() {
                     self.machines[host].identity.seeds = managers.iter().map(|peer| peer.address.clone()).collect();
                 }
-                let input = Input::ReportAnswered { leader: Some((leader, leader_address)), managers, removed };
+                let input = Input::ReportAnswered { leader: Some((leader, leader_address)), managers, removed, orders };
                 self.report_ends(host, life, Some(input));
             }
             Some(Answer::Refused { code: "removed", .. }) => self.report_ends(host, life, Some(Input::Removed)),
@@ -250,7 +256,7 @@ impl World {
     }
 
     fn report_ends(&mut self, host: usize, life: u64, input: Option<Input>) {
-        let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new() };
+        let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new(), orders: Default::default() };
         self.at(self.now, Event::Tell { host, life: Some(life), input: input.unwrap_or(nobody) });
     }
 
@@ -291,6 +297,7 @@ impl World {
                 self.counts.add(Count::Joins);
                 let (boot, mono_base, seed, world) = (self.rng.next(), self.rng.below(1 << 40), self.rng.next(), self.now);
                 self.machines[host].start(boot, mono_base, seed, world);
+                self.find_tasks(host);
                 self.drain(host);
             }
             Some(Answer::Refused { code, why }) => {

@@ -16,6 +16,10 @@ pub struct Checkers {
     voters: BTreeMap<u64, (Vec<MemberId>, bool)>,
     registers: BTreeMap<String, Register>,
     admitted: BTreeMap<String, (u32, BTreeMap<Vec<u8>, u64>)>,
+    /// The machine that each task was ever started on.
+    tasks: BTreeMap<u64, usize>,
+    /// Versions of the key that scripts write their term to.
+    fenced: BTreeMap<u64, u64>,
 }
 
 #[derive(Default)]
@@ -36,6 +40,23 @@ impl Checkers {
         let leader = *self.leaders.entry(term).or_insert(member);
         assert!(leader == member, "violation: two leaders in term {term}: members {} and {}", leader.0, member.0);
         first
+    }
+
+    pub fn runs(&mut self, task: u64, host: usize) {
+        let first = *self.tasks.entry(task).or_insert(host);
+        assert!(first == host, "violation: task {task} was started on n{first} and on n{host}");
+    }
+
+    /// A script's write was applied at this index: never one of an older term after one of a newer.
+    pub fn fenced(&mut self, index: u64, value: &[u8]) {
+        let term: u64 = String::from_utf8_lossy(value).parse().expect("hooks write their term");
+        self.fenced.insert(index, term);
+        let before = self.fenced.range(..index).next_back().map_or(0, |(_, term)| *term);
+        let after = self.fenced.range(index + 1..).next().map_or(u64::MAX, |(_, term)| *term);
+        assert!(
+            before <= term && term <= after,
+            "violation: a script's write of term {term} stands at index {index} among {before} and {after}"
+        );
     }
 
     pub fn digest(&mut self, member: MemberId, applied: u64, digest: u64) {

@@ -60,6 +60,12 @@ counts! {
     InstancesVanished "instances that vanished with their disk",
     InstancesStarted "instances started again",
     InstancesTerminated "instances terminated",
+    TasksStarted "tasks started",
+    TasksEnded "tasks that ended",
+    TasksAdopted "tasks found running by a new agent",
+    ScriptCalls "calls of the script",
+    ScriptCallsFailed "calls of the script that failed",
+    Whims "changes of services",
 }
 
 #[derive(Clone)]

@@ -103,6 +103,9 @@ impl World {
                 }
             }
             Effect::Keyring(keyring) => self.machines[host].disk.keyring = keyring,
+            Effect::Task(call) => self.task_called(host, life, call),
+            Effect::Script { id, call } => self.script_called(host, life, id, call),
+            Effect::ScriptEnd => self.script_ends(host),
             Effect::Log { level, text } => self.trace.line(self.now, || format!("n{host} log {level:?}: {text}")),
             Effect::Stop { failed, why } => {
                 self.note(9, host as u64, || format!("n{host} stops (failed: {failed}): {why}"));
@@ -215,6 +218,7 @@ impl World {
         };
         let host = instance.host;
         self.crash(host);
+        self.tasks_end(host);
         self.cloud.set(id, InstanceState::Stopped);
         Provided::Done
     }
@@ -228,6 +232,7 @@ impl World {
             self.counts.add(Count::InstancesTerminated);
             self.stop_process(host);
             self.machines[host].gone = true;
+            self.tasks_end(host);
             self.cloud.set(id, InstanceState::Terminated);
         }
         Provided::Done
@@ -242,15 +247,22 @@ impl World {
         running.watched_applied = applied;
         // An index that every member samples or none does, so that samples meet.
         let digest = (news && applied % DIGEST_EVERY == 0).then(|| running.replica.state().digest());
+        let fenced = running.replica.state().kv.get(crate::scripts::FENCED).map(|record| (record.version, record.value.clone()));
         let Some(consensus) = running.replica.consensus() else { return };
         let (member, term, commit) = (consensus.member(), consensus.term(), consensus.commit_index());
         let leads = consensus.is_leader();
         let membership = news.then(|| consensus.membership());
         self.trace.mix(term << 40 ^ applied << 20 ^ commit);
         assert!(applied <= commit, "violation: member {} applied {applied} but only {commit} is committed", member.0);
+        if leads {
+            self.hears_itself(host);
+        }
         if leads && self.checkers.leads(member, term) {
             self.counts.add(Count::Elections);
             self.note(13, term, || format!("n{host} (member {}) leads term {term}", member.0));
+        }
+        if let Some(fenced) = fenced {
+            self.checkers.fenced(fenced.0, &fenced.1);
         }
         if let Some(digest) = digest {
             self.checkers.digest(member, applied, digest);

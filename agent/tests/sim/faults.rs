@@ -85,6 +85,9 @@ impl World {
             (Fault::Die, Some(victim)) if self.machines[victim].instance.is_some() => {
                 self.counts.add(Count::InstancesDied);
                 self.stop_process(victim);
+                if self.rng.chance(500) {
+                    self.tasks_end(victim);
+                }
             }
             (Fault::Vanish, _) => self.vanish(),
             _ => {}
@@ -149,6 +152,7 @@ impl World {
         self.note(15, victim as u64, || format!("n{victim} vanishes with its disk"));
         self.stop_process(victim);
         self.machines[victim].gone = true;
+        self.tasks_end(victim);
         let id = self.machines[victim].instance.clone().expect("only instances vanish");
         self.cloud.set(&id, InstanceState::Terminated);
         if self.rng.chance(500) {

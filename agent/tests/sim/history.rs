@@ -37,6 +37,7 @@ pub fn play_in(world: &mut World) {
     let nodes = world.rng.between(1, world.options.nodes_max.into()) as u32;
     world.note(20, nodes.into(), || format!("everything is healed; {nodes} nodes are wanted"));
     world.workload.settle(nodes, launched);
+    world.settle_services();
     settle(world);
     world.workload.closing = true;
     finish_clients(world);
@@ -92,7 +93,7 @@ impl World {
         }
         let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
         let replica = self.replica(leader).expect("a leader runs");
-        self.missing_in(replica).or_else(|| self.missing_on_machines(replica))
+        self.missing_in(replica).or_else(|| self.missing_on_machines(replica)).or_else(|| self.missing_tasks(replica))
     }
 
     fn missing_in(&self, replica: &Replica) -> Option<String> {

@@ -18,6 +18,8 @@ mod node;
 mod options;
 mod plays;
 mod rng;
+mod scripts;
+mod tasks;
 mod trace;
 mod workload;
 mod world;

@@ -2,7 +2,7 @@
 //!
 //! The process is the production `Replica` with nothing around it but what the daemon would keep in memory.
 
-use crate::{clock::Clock, disk::Disk, network::Endpoint};
+use crate::{clock::Clock, disk::Disk, network::Endpoint, tasks::Runtime};
 use agent::{
     logic::replica::{Config, Genesis, Replica, Timings},
     model::{
@@ -33,6 +33,10 @@ pub struct Machine {
     pub gone: bool,
     /// The process said it must not be started again (removed from the cluster).
     pub retired: bool,
+    /// Tasks live longer than the process.
+    pub runtime: Runtime,
+    /// Counts executors: what an ended one says is dropped.
+    pub executor: u64,
 }
 
 /// The small files of the data dir that a store does not hold.

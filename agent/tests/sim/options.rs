@@ -47,6 +47,11 @@ pub struct Options {
     pub die_every_ms: u64,
     pub vanish_every_ms: u64,
     pub snapshot_failed: u64,
+
+    /// Whether there is a script, and services.
+    pub services: bool,
+    pub task_trouble: u64,
+    pub whim_every_ms: u64,
 }
 
 impl Options {
@@ -92,6 +97,17 @@ impl Options {
             die_every_ms: sometimes(rng, 400, 3_000, 12_000),
             vanish_every_ms: sometimes(rng, 300, 8_000, 20_000),
             snapshot_failed: sometimes(rng, 400, 50, 500),
+            services: false,
+            task_trouble: 0,
+            whim_every_ms: 0,
+        }
+    }
+
+    pub fn draw_services(&mut self, rng: &mut Rng) {
+        self.services = rng.chance(600);
+        if self.services {
+            self.task_trouble = sometimes(rng, 600, 20, 400);
+            self.whim_every_ms = rng.between(2_000, 8_000);
         }
     }
 
@@ -132,6 +148,7 @@ impl Options {
             &mut self.die_every_ms,
             &mut self.vanish_every_ms,
             &mut self.snapshot_failed,
+            &mut self.task_trouble,
             &mut self.scale_every_ms,
             &mut self.remove_every_ms,
         ] {

@@ -146,6 +146,14 @@ impl World {
         self.at(100, Event::Admin);
     }
 
+    /// The last modules are pushed: these can run.
+    pub fn settle_services(&mut self) {
+        if self.options.services {
+            let files = crate::scripts::write(&mut self.rng, false);
+            self.workload.admin.todo.push_back(Op::ModulesPut(files));
+        }
+    }
+
     fn think(&mut self, client: usize) {
         let think = self.options.think_ms;
         self.later((think / 2, 2 * think), Event::Client(client));
@@ -284,6 +292,10 @@ impl World {
                 self.counts.add(Count::NodeRemovals);
                 self.workload.admin.todo.push_back(Op::NodeRemove(node.to_string()));
             }
+        } else if self.options.services && due(self, self.options.whim_every_ms) {
+            self.counts.add(Count::Whims);
+            let op = crate::tasks::whim(&mut self.rng);
+            self.workload.admin.todo.push_back(op);
         } else if self.workload.outsiders_left > 0 && self.rng.chance(200) {
             self.workload.outsiders_left -= 1;
             self.workload.outsiders_wait += 1;
@@ -307,7 +319,7 @@ impl World {
             }
             Some(Answer::Written { .. }) => self.workload.admin.current = None,
             Some(Answer::Refused { code, why }) => {
-                let may = matches!(op, Op::NodeRemove(_));
+                let may = matches!(op, Op::NodeRemove(_)) || crate::tasks::is_whim(&op);
                 assert!(may, "violation: {op:?} was refused: {code}: {why}");
                 self.workload.admin.current = None;
             }

@@ -15,6 +15,7 @@ use crate::{
     node::{Body, Identity, Machine, Process},
     options::Options,
     rng::Rng,
+    tasks::{Runtime, TaskStep},
     trace::{Lines, Trace},
     workload::Workload,
 };
@@ -91,6 +92,21 @@ pub enum Event {
         host: usize,
         life: u64,
     },
+    /// Something happens to a process that is not the agent's.
+    Task {
+        host: usize,
+        step: TaskStep,
+    },
+    Scripted {
+        host: usize,
+        life: u64,
+        generation: u64,
+        input: Box<Input>,
+    },
+    FencedWrite {
+        host: usize,
+        term: u64,
+    },
     Fault(Fault),
     Client(usize),
     Admin,
@@ -99,7 +115,9 @@ pub enum Event {
 impl World {
     pub fn new(seed: u64, lines: Lines, mutant: Option<Mutant>) -> World {
         let mut rng = Rng::new(seed);
-        let options = Options::draw(&mut rng);
+        let mut options = Options::draw(&mut rng);
+        // From chance of its own, so that the other histories stay what they were.
+        options.draw_services(&mut Rng::new(!seed));
         World::with(options, rng, lines, mutant)
     }
 
@@ -155,6 +173,8 @@ impl World {
             paused_until: 0,
             gone: false,
             retired: false,
+            runtime: Runtime::default(),
+            executor: 0,
         });
         self.machines.len() - 1
     }
@@ -209,11 +229,20 @@ impl World {
     /// The life this event is for, if it is for a process.
     fn audience(&self, event: &Event) -> Option<(usize, Option<u64>)> {
         match event {
-            Event::Wake { host, life } | Event::DiskDone { host, life } | Event::Join { host, life } => Some((*host, Some(*life))),
+            Event::Wake { host, life }
+            | Event::DiskDone { host, life }
+            | Event::Join { host, life }
+            | Event::Scripted { host, life, .. } => Some((*host, Some(*life))),
             Event::Tell { host, life, .. } => Some((*host, *life)),
             Event::CallArrive { host, .. } => Some((*host, None)),
             Event::CallReturn { call, .. } => self.calls.get(call).and_then(|call| call.caller.process()),
-            Event::Cloud { .. } | Event::Boot { .. } | Event::Fault(_) | Event::Client(_) | Event::Admin => None,
+            Event::Task { .. }
+            | Event::FencedWrite { .. }
+            | Event::Cloud { .. }
+            | Event::Boot { .. }
+            | Event::Fault(_)
+            | Event::Client(_)
+            | Event::Admin => None,
         }
     }
 
@@ -246,6 +275,9 @@ impl World {
             Event::Cloud { host, life, id, call } => self.cloud_executes(host, life, id, call),
             Event::Boot { host } => self.boot(host),
             Event::Join { host, .. } => self.try_join(host),
+            Event::Task { host, step } => self.task_steps(host, step),
+            Event::Scripted { host, generation, input, .. } => self.scripted(host, generation, *input),
+            Event::FencedWrite { host, term } => self.fenced_write(host, term),
             Event::Fault(fault) => self.strike(fault),
             Event::Client(client) => self.client_acts(client),
             Event::Admin => self.admin_acts(),
@@ -299,6 +331,7 @@ impl World {
         let life = machine.life;
         if machine.is_member_of_cluster() {
             machine.start(boot, mono_base, seed, world);
+            self.find_tasks(host);
             self.drain(host);
         } else {
             machine.process = Some(Process::Joining { tried: 0 });

@@ -1,0 +1,204 @@
+//! Processes that outlive their agent: a machine's simulated runtime, and what must be true of tasks.
+//!
+//! A process starts slowly, may end by itself, and goes on when the agent dies; a machine that stops for good, or now
+//! and then one that restarts, takes its processes with it.
+
+use crate::{
+    counts::Count,
+    rng::Rng,
+    world::{Event, World},
+};
+use agent::{
+    logic::replica::Replica,
+    model::{
+        io::Input,
+        query::Op,
+        task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskState},
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Programs by their first letter: this one never stays up.
+pub const BROKEN: &str = "broken";
+
+/// What a machine's disk and process table know of tasks.
+#[derive(Default)]
+pub struct Runtime {
+    records: BTreeMap<TaskNumber, TaskOrder>,
+    pub running: BTreeMap<TaskNumber, u32>,
+    /// Told by a leader that these are not to run here.
+    unwanted: BTreeSet<TaskNumber>,
+    /// Lives of the agent in which a leader spoke to it.
+    spoken_to: u64,
+    pids: u32,
+}
+
+pub enum TaskStep {
+    /// The child is about to exec, in this life of the agent.
+    Execs(u64, TaskOrder),
+    /// The process with this pid ends.
+    Ends(TaskNumber, u32, Exit),
+}
+
+impl World {
+    /// The agent began a life: it finds what lies on its disk.
+    pub fn find_tasks(&mut self, host: usize) {
+        if !self.options.services {
+            return;
+        }
+        let life = Some(self.machines[host].life);
+        let runtime = &self.machines[host].runtime;
+        let mut inputs = Vec::new();
+        for number in runtime.records.keys() {
+            let event = match runtime.running.get(number) {
+                Some(pid) => TaskEvent::Up { pid: *pid, ports: BTreeMap::new(), adopted: true },
+                None => TaskEvent::Ended(Exit::Unknown),
+            };
+            inputs.push(Input::Task { number: *number, event });
+        }
+        self.counts.add_many(Count::TasksAdopted, runtime.running.len() as u64);
+        inputs.push(Input::TasksFound { orders: runtime.records.values().cloned().collect() });
+        for input in inputs {
+            self.at(self.now, Event::Tell { host, life, input });
+        }
+    }
+
+    pub fn task_called(&mut self, host: usize, life: u64, call: TaskCall) {
+        self.note(40, host as u64, || format!("n{host} task {call:?}"));
+        match call {
+            TaskCall::Start { order, .. } => {
+                let number = order.number;
+                let moved = self.replica(host).and_then(|r| r.state().tasks.get(&number)).is_some_and(|t| !t.wanted);
+                if self.consensus(host).is_some_and(|c| c.is_leader()) {
+                    self.hears_itself(host);
+                }
+                let runtime = &mut self.machines[host].runtime;
+                assert!(!runtime.running.contains_key(&number), "violation: n{host} starts task {} a second time", number.0);
+                assert!(
+                    !runtime.unwanted.contains(&number) && !moved,
+                    "violation: n{host} starts task {} which it knows was moved",
+                    number.0
+                );
+                assert!(runtime.spoken_to == life, "violation: n{host} starts task {} on old records", number.0);
+                runtime.records.insert(number, order.clone());
+                self.checkers.runs(number.0, host);
+                let slow = if self.rng.chance(100) { 2_000 } else { 60 };
+                self.later((1, slow), Event::Task { host, step: TaskStep::Execs(life, order) });
+            }
+            TaskCall::Stop { number, signal, timeout_ms } => {
+                let Some(pid) = self.machines[host].runtime.running.get(&number).copied() else { return };
+                let exit = Exit::Signal(if self.rng.chance(100) { 9 } else { signal as i32 });
+                let takes = if exit == Exit::Signal(9) { timeout_ms.min(3_000) } else { 200 };
+                self.later((1, takes), Event::Task { host, step: TaskStep::Ends(number, pid, exit) });
+            }
+            TaskCall::Forget { number } => {
+                let runtime = &mut self.machines[host].runtime;
+                assert!(!runtime.running.contains_key(&number), "violation: n{host} forgets task {} which runs", number.0);
+                runtime.records.remove(&number);
+            }
+        }
+    }
+
+    pub fn task_steps(&mut self, host: usize, step: TaskStep) {
+        let (number, event) = match step {
+            TaskStep::Execs(life, order) => {
+                // Its agent died before it was let go: the child ends without having become the task.
+                if life != self.machines[host].life || !self.is_up(host) {
+                    return;
+                }
+                if self.rng.chance(self.options.task_trouble / 10) {
+                    let event = TaskEvent::NotStarted { why: "no such file".into() };
+                    return self.input(host, Input::Task { number: order.number, event });
+                }
+                self.counts.add(Count::TasksStarted);
+                let runtime = &mut self.machines[host].runtime;
+                runtime.pids += 1;
+                let pid = runtime.pids;
+                runtime.running.insert(order.number, pid);
+                let dies_in = if order.spec.command[0] == BROKEN { (1, 700) } else { (100, 20_000) };
+                if order.spec.command[0] == BROKEN || self.rng.chance(self.options.task_trouble) {
+                    let exit = if self.rng.chance(500) { Exit::Code(1) } else { Exit::Signal(11) };
+                    self.later(dies_in, Event::Task { host, step: TaskStep::Ends(order.number, pid, exit) });
+                }
+                (order.number, TaskEvent::Up { pid, ports: BTreeMap::new(), adopted: false })
+            }
+            TaskStep::Ends(number, pid, exit) => {
+                if self.machines[host].runtime.running.get(&number) != Some(&pid) {
+                    return;
+                }
+                self.counts.add(Count::TasksEnded);
+                self.machines[host].runtime.running.remove(&number);
+                (number, TaskEvent::Ended(exit))
+            }
+        };
+        self.note(41, number.0, || format!("n{host} task {}: {event:?}", number.0));
+        // A dead agent hears of it when it looks at its disk.
+        let life = self.machines[host].life;
+        self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Task { number, event } });
+    }
+
+    /// The machine went down, not only its agent.
+    pub fn tasks_end(&mut self, host: usize) {
+        self.machines[host].runtime.running.clear();
+    }
+
+    /// A leader's answer to a report reached the agent.
+    pub fn orders_heard(&mut self, host: usize, orders: &Orders) {
+        let life = self.machines[host].life;
+        let runtime = &mut self.machines[host].runtime;
+        runtime.spoken_to = life;
+        runtime.unwanted.extend(orders.tasks.iter().filter(|o| !o.wanted).map(|o| o.number));
+    }
+
+    /// A leader knows by itself what it is to run.
+    pub fn hears_itself(&mut self, host: usize) {
+        self.machines[host].runtime.spoken_to = self.machines[host].life;
+    }
+
+    /// At rest: what is declared runs, once, and nothing else does.
+    pub fn missing_tasks(&self, replica: &Replica) -> Option<String> {
+        if !self.options.services {
+            return None;
+        }
+        let state = replica.state();
+        if state.script.applied != state.script.version || !state.script.error.is_empty() {
+            return Some(format!("the script is at version {} of {}: {}", state.script.applied, state.script.version, state.script.error));
+        }
+        for service in state.services.values() {
+            let running = state.tasks_of(&service.name).filter(|t| t.wanted && t.seen.state == TaskState::Running).count();
+            let desired = state.desired(service) as usize;
+            if running != desired || service.roll != agent::model::service::Roll::Done {
+                return Some(format!("service {} runs {running} of {desired}, {:?}", service.name, service.roll));
+            }
+        }
+        if let Some(task) = state.tasks.values().find(|t| !t.wanted) {
+            return Some(format!("task {} is not forgotten: {task:?}", task.number.0));
+        }
+        for node in state.nodes.values() {
+            let host = self.host_of(node.id)?;
+            let wanted: Vec<TaskNumber> = state.tasks.values().filter(|t| t.node == node.id).map(|t| t.number).collect();
+            let there: Vec<TaskNumber> = self.machines[host].runtime.running.keys().copied().collect();
+            if wanted != there {
+                return Some(format!("n{host} runs {there:?}, not {wanted:?}"));
+            }
+        }
+        None
+    }
+}
+
+/// What people do with services now and then.
+pub fn whim(rng: &mut Rng) -> Op {
+    let name = rng.pick(&["web", "db", "all"]).expect("not empty").to_string();
+    match rng.below(6) {
+        0 => Op::ServiceScale { name, replicas: rng.below(5) as u32 },
+        1 => Op::ServiceRestart(name),
+        2 => Op::ServiceRollback(name),
+        3 => Op::ModulesRollback,
+        _ => Op::ModulesPut(crate::scripts::write(rng, true)),
+    }
+}
+
+/// It may be refused: there is no such service, or nothing to go back to.
+pub fn is_whim(op: &Op) -> bool {
+    matches!(op, Op::ServiceScale { .. } | Op::ServiceRestart(_) | Op::ServiceRollback(_) | Op::ModulesRollback)
+}
