@@ -9,7 +9,11 @@ use agent::{
             Runtime,
             lines::{Line, Reader, Wanted},
             log_file::LogFile,
-            process::{record::Tasks, start::Here},
+            process::{
+                record::{Tasks, all_in},
+                start::Here,
+                sweep::sweep,
+            },
         },
         syscall::{self, HeldChild, Program},
     },
@@ -149,7 +153,8 @@ fn lives(pid: u32) -> bool {
 #[test]
 fn how_a_task_ends_is_told_as_it_was() {
     on_a_node(async |rig, _| {
-        let cases = [("exit 0", Exit::Code(0)), ("exit 7", Exit::Code(7)), ("kill -9 $$", Exit::Signal(9)), ("kill -15 $$", Exit::Signal(15))];
+        let cases =
+            [("exit 0", Exit::Code(0)), ("exit 7", Exit::Code(7)), ("kill -9 $$", Exit::Signal(9)), ("kill -15 $$", Exit::Signal(15))];
         for (number, (script, exit)) in (1..).zip(cases) {
             rig.start(shell(number, script)).await;
             assert_eq!(rig.ended().await, exit, "{script}");
@@ -171,7 +176,11 @@ fn a_task_finds_what_it_is_promised_and_nothing_else() {
         wanted.spec.ports = [80, 443].map(|port| PortSpec { port, public: None, udp: port == 443 }).into();
         let (_, ports) = rig.start(wanted).await;
         assert_eq!(rig.ended().await, Exit::Code(0));
-        let text: Vec<String> = rig.lines(Wanted { service: "web".into(), ..Wanted::default() }).into_iter().map(|line| String::from_utf8_lossy(&line.text).into_owned()).collect();
+        let text: Vec<String> = rig
+            .lines(Wanted { service: "web".into(), ..Wanted::default() })
+            .into_iter()
+            .map(|line| String::from_utf8_lossy(&line.text).into_owned())
+            .collect();
         assert_eq!(text[0], folder.canonicalize().expect("it is there").display().to_string());
         let has = |line: &str| text.iter().any(|other| other == line);
         for line in ["GREETING=hello", "DISCO_SERVICE=web", "DISCO_TASK=web.3", "DISCO_ADDRESS=127.0.0.1", "DISCO_NODE_NAME=n1"] {
@@ -268,13 +277,34 @@ fn a_task_that_ignores_its_end_is_ended_with_all_it_started() {
 }
 
 #[test]
+fn without_a_cgroup_a_task_is_ended_entirely_too() {
+    on_a_node(async |rig, _| {
+        // One that keeps the session but not the variables, one the other way round.
+        let script = "env -i sleep 1000 & echo $!; setsid sleep 1001 & echo $!; echo ready; sleep 1002";
+        let (pid, _) = rig.start(shell(1, script)).await;
+        rig.line(1, |line| line == "ready");
+        let log = fs::read_to_string(rig.folder.join("1/log")).expect("it has a log");
+        let children: Vec<u32> = log.lines().filter_map(|line| line.parse().ok()).collect();
+        let bystander = Command::new("sleep").arg("1003").env("DISCO_TASK", "web.1").spawn().map(AgentSide).expect("it starts");
+        let mut task = all_in(&rig.folder).expect("it can be listed").remove(0);
+        task.cgroup = None;
+        sweep(&task, true).expect("they are ours to end");
+        assert!(children.len() == 2 && children.iter().all(|pid| !lives(*pid)) && !lives(pid), "{log}");
+        assert!(lives(bystander.0.id()), "another node's task of the same name lives on");
+        assert_eq!(rig.ended().await, Exit::Signal(9));
+    });
+}
+
+#[test]
 fn many_starts_and_stops_leave_nothing() {
     on_a_node(async |rig, _| {
         let descriptors = || fs::read_dir("/proc/self/fd").expect("it can be listed").count();
-        let children = || fs::read_to_string(format!("/proc/self/task/{0}/children", std::process::id())).unwrap_or_default();
         let mut after_some = (0, 0);
         for number in 1..=200 {
             let (pid, _) = rig.start(shell(number, "echo up; exec sleep 1000")).await;
+            if number == 200 {
+                rig.line(number, |line| line == "up");
+            }
             rig.stop(number, 15, 5_000).await;
             assert!(!lives(pid));
             rig.runtime.carry_out(TaskCall::Forget { number: TaskNumber(number) });
@@ -288,13 +318,16 @@ fn many_starts_and_stops_leave_nothing() {
         let (then, kib) = after_some;
         assert!(descriptors() <= then + 4, "{} descriptors, {then} after 50 tasks", descriptors());
         assert!(anonymous_kib() <= kib + 1024, "{} KiB, {kib} after 50 tasks", anonymous_kib());
-        let mut left: Vec<String> = fs::read_dir(&rig.folder).expect("it can be listed").flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut left: Vec<String> = fs::read_dir(&rig.folder)
+            .expect("it can be listed")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         left.sort();
         assert_eq!(left, ["1000", "forgotten"]);
         assert_eq!(fs::read_dir(rig.folder.join("forgotten")).expect("it can be listed").count(), limits::TASK_LOGS_KEPT);
         let newest = rig.lines(Wanted { service: "web".into(), task: "web.200".into(), ..Wanted::default() });
         assert_eq!(newest.len(), 1, "a forgotten task's log can still be read");
-        let _ = children;
     });
 }
 
@@ -496,14 +529,17 @@ fn lines_of_several_tasks_come_in_time_order_and_can_be_followed() {
         other.service = "db".into();
         rig.start(other).await;
         rig.ended().await;
-        let text = |lines: Vec<Line>| lines.into_iter().map(|line| format!("{} {}", line.task, String::from_utf8_lossy(&line.text))).collect::<Vec<_>>();
+        let text = |lines: Vec<Line>| {
+            lines.into_iter().map(|line| format!("{} {}", line.task, String::from_utf8_lossy(&line.text))).collect::<Vec<_>>()
+        };
         let all = text(rig.lines(Wanted { service: "web".into(), ..Wanted::default() }));
         assert_eq!(all, ["web.1 one", "web.1 rest", "web.2 two", "web.2 rest", "web.3 three", "web.3 rest"]);
         for task in ["web.2", "2"] {
             let one = rig.lines(Wanted { service: "web".into(), task: task.into(), tail: 1, ..Wanted::default() });
             assert_eq!(text(one), ["web.2 rest"]);
         }
-        let mut follower = Reader::open(rig.runtime.logs.clone(), Wanted { service: "web".into(), follow: true, ..Wanted::default() }).expect("it opens");
+        let mut follower =
+            Reader::open(rig.runtime.logs.clone(), Wanted { service: "web".into(), follow: true, ..Wanted::default() }).expect("it opens");
         let told: BTreeSet<String> = std::iter::from_fn(|| follower.next().expect("it reads")).map(|line| line.task).collect();
         assert_eq!(told.len(), 3, "and the lines without an end are held back");
         while woken.try_recv().is_ok() {}

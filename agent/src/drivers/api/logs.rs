@@ -9,14 +9,14 @@ use crate::{
     drivers::runtime::lines::{Line, Reader, Wanted},
     model::{ids::NodeId, query::Principal},
 };
-use async_channel::{Receiver, Sender};
+use async_channel::{Receiver, Sender, TryRecvError};
 use futures_lite::{FutureExt, Stream, StreamExt, stream};
 use proto::v1::{self, forward_reply::Reply, forward_request::Request as Wire};
 use std::{
     collections::BTreeSet,
     pin::Pin,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tonic::Status;
 
@@ -77,7 +77,7 @@ pub(super) fn here(api: &Arc<Api>, request: &v1::LogsRequest) -> Result<Lines, S
 /// There is no such service, or nobody could be asked where its tasks are.
 pub(super) async fn merged(api: Arc<Api>, principal: Principal, request: v1::LogsRequest) -> Result<Lines, Status> {
     let nodes = nodes_of(&api, &principal, &request.service).await?;
-    let mut merge = Merge { api, principal, request, known: BTreeSet::new(), sources: Vec::new(), looked: std::time::Instant::now() };
+    let mut merge = Merge { api, principal, request, known: BTreeSet::new(), sources: Sources::default(), looked: Instant::now() };
     merge.open(nodes);
     Ok(Box::pin(stream::unfold(merge, |mut merge| async move {
         let line = merge.next().await?;
@@ -91,7 +91,8 @@ type Place = (NodeId, String, String);
 async fn nodes_of(api: &Api, principal: &Principal, service: &str) -> Result<Vec<Place>, Status> {
     let query = v1::read_request::Query::Status(v1::StatusQuery {});
     let read = Wire::Read(v1::ReadRequest { stale: false, query: Some(query) });
-    let Reply::Read(v1::ReadReply { result: Some(v1::read_reply::Result::Status(status)), .. }) = api.settle(principal.clone(), read).await?
+    let Reply::Read(v1::ReadReply { result: Some(v1::read_reply::Result::Status(status)), .. }) =
+        api.settle(principal.clone(), read).await?
     else {
         return Err(wrong_reply());
     };
@@ -107,9 +108,46 @@ struct Merge {
     principal: Principal,
     request: v1::LogsRequest,
     known: BTreeSet<NodeId>,
-    sources: Vec<Source>,
-    looked: std::time::Instant,
+    sources: Sources,
+    looked: Instant,
 }
+
+impl Merge {
+    fn open(&mut self, places: Vec<Place>) {
+        for (node, address, name) in places {
+            if self.known.insert(node) {
+                let (out, lines) = async_channel::bounded(AHEAD);
+                let carrier = carry(self.api.clone(), node, address, name, self.request.clone(), out);
+                self.sources.add(lines, Some(self.api.peers.spawner().0.spawn(carrier)));
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<v1::LogLine> {
+        if !self.request.follow {
+            return self.sources.next(false).await;
+        }
+        loop {
+            let line = async { self.sources.next(true).await };
+            let look = async {
+                async_io::Timer::at(self.looked + LOOK).await;
+                None
+            };
+            if let Some(line) = line.or(look).await {
+                return Some(line);
+            }
+            self.looked = Instant::now();
+            // Without an answer now there is one later.
+            if let Ok(places) = nodes_of(&self.api, &self.principal, &self.request.service).await {
+                self.open(places);
+            }
+        }
+    }
+}
+
+/// The merge itself.
+#[derive(Default)]
+struct Sources(Vec<Source>);
 
 struct Source {
     lines: Receiver<v1::LogLine>,
@@ -117,90 +155,68 @@ struct Source {
     /// It had nothing when others waited for it.
     silent: bool,
     /// Ends with the source.
-    _carrier: smol::Task<()>,
+    _carrier: Option<smol::Task<()>>,
 }
 
-impl Merge {
-    fn open(&mut self, places: Vec<Place>) {
-        for (node, address, name) in places {
-            if !self.known.insert(node) {
-                continue;
-            }
-            let (out, lines) = async_channel::bounded(AHEAD);
-            let carrier = carry(self.api.clone(), node, address, name, self.request.clone(), out);
-            let carrier = self.api.peers.spawner().0.spawn(carrier);
-            self.sources.push(Source { lines, head: None, silent: false, _carrier: carrier });
-        }
+impl Sources {
+    fn add(&mut self, lines: Receiver<v1::LogLine>, carrier: Option<smol::Task<()>>) {
+        self.0.push(Source { lines, head: None, silent: false, _carrier: carrier });
     }
 
-    async fn next(&mut self) -> Option<v1::LogLine> {
+    /// The earliest line of all. `None`: every source has ended, and we do not `follow`. May be dropped and asked again.
+    async fn next(&mut self, follow: bool) -> Option<v1::LogLine> {
         loop {
-            self.sources.retain_mut(|source| {
-                if source.head.is_none() {
-                    match source.lines.try_recv() {
-                        Ok(line) => (source.head, source.silent) = (Some(line), false),
-                        Err(async_channel::TryRecvError::Closed) => return false,
-                        Err(async_channel::TryRecvError::Empty) => {}
-                    }
-                }
-                true
-            });
-            let waiting = self.sources.iter().any(|source| source.head.is_some());
-            let all_said = self.sources.iter().all(|source| source.head.is_some() || source.silent);
-            if waiting && all_said {
-                let heads = self.sources.iter_mut().filter(|source| source.head.is_some());
-                let earliest = heads.min_by_key(|source| source.head.as_ref().map(|line| line.at_ms))?;
-                return earliest.head.take();
+            self.0.retain_mut(Source::take_in);
+            let waiting = self.0.iter().any(|source| source.head.is_some());
+            if waiting && self.0.iter().all(|source| source.head.is_some() || source.silent) {
+                let heads = self.0.iter_mut().filter(|source| source.head.is_some());
+                return heads.min_by_key(|source| source.head.as_ref().map(|line| line.at_ms))?.head.take();
             }
-            if self.sources.is_empty() && !self.request.follow {
+            if self.0.is_empty() && !follow {
                 return None;
             }
-            self.wait(waiting).await;
+            // Without `follow` each stream ends, so each is waited for.
+            self.wait(waiting && follow).await;
         }
     }
 
-    /// For a line of a source that has none, at most until it counts as silent or it is time to look for new nodes.
+    /// For a word of a source that has none; if others wait for it, until it counts as silent.
     async fn wait(&mut self, others_wait: bool) {
-        let follow = self.request.follow;
         let silence = async {
-            // Without `follow` each stream ends, so each is waited for.
-            if !others_wait || !follow {
+            if !others_wait {
                 return std::future::pending().await;
             }
             async_io::Timer::after(SILENCE).await;
             true
         };
-        let look = async {
-            if !follow {
-                return std::future::pending().await;
-            }
-            async_io::Timer::at(self.looked + LOOK).await;
-            false
-        };
-        let mut some: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(silence.or(look));
-        for source in self.sources.iter_mut().filter(|source| source.head.is_none()) {
-            let line = async {
-                let received = source.lines.recv().await;
-                if received.is_err() {
-                    // Taken out by the next round; waiting here for ever would be wrong, and so is asking at once again and again.
-                    return false;
+        let mut some: Pin<Box<dyn Future<Output = bool> + Send + '_>> = Box::pin(silence);
+        for source in self.0.iter_mut().filter(|source| source.head.is_none()) {
+            let word = async {
+                // An end is noticed by the next `take_in`.
+                if let Ok(line) = source.lines.recv().await {
+                    (source.head, source.silent) = (Some(line), false);
                 }
-                (source.head, source.silent) = (received.ok(), false);
                 false
             };
-            some = Box::pin(line.or(some));
+            some = Box::pin(word.or(some));
         }
-        let silent = some.await;
-        if silent {
-            self.sources.iter_mut().filter(|source| source.head.is_none()).for_each(|source| source.silent = true);
+        if some.await {
+            self.0.iter_mut().filter(|source| source.head.is_none()).for_each(|source| source.silent = true);
         }
-        if follow && self.looked.elapsed() >= LOOK {
-            self.looked = std::time::Instant::now();
-            // Without an answer now there is one later.
-            if let Ok(places) = nodes_of(&self.api, &self.principal, &self.request.service).await {
-                self.open(places);
+    }
+}
+
+impl Source {
+    /// Takes the next line if there is one; `false` once it has ended.
+    fn take_in(&mut self) -> bool {
+        if self.head.is_none() {
+            match self.lines.try_recv() {
+                Ok(line) => (self.head, self.silent) = (Some(line), false),
+                Err(TryRecvError::Closed) => return false,
+                Err(TryRecvError::Empty) => {}
             }
         }
+        true
     }
 }
 
@@ -229,4 +245,50 @@ async fn carry(api: Arc<Api>, node: NodeId, address: String, name: String, reque
     let text = format!("disco: no more logs from node {name} at {address}: {}", why.message()).into_bytes();
     // Whoever read has gone away: nobody is left to tell.
     let _ = out.send(v1::LogLine { at_ms, task: String::new(), node: node.to_string(), text }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+
+    fn line(at_ms: u64) -> v1::LogLine {
+        v1::LogLine { at_ms, ..Default::default() }
+    }
+
+    #[test]
+    fn lines_of_several_nodes_come_by_time_until_all_have_ended() {
+        let mut sources = Sources::default();
+        for times in [&[1, 4, 5][..], &[], &[2, 3, 9]] {
+            let (out, lines) = async_channel::bounded(AHEAD);
+            times.iter().for_each(|at_ms| out.try_send(line(*at_ms)).expect("there is room"));
+            sources.add(lines, None);
+        }
+        let mut times = Vec::new();
+        while let Some(line) = block_on(sources.next(false)) {
+            times.push(line.at_ms);
+        }
+        assert_eq!(times, [1, 2, 3, 4, 5, 9]);
+    }
+
+    #[test]
+    fn a_silent_node_holds_up_nobody_for_long() {
+        let mut sources = Sources::default();
+        let (silent, lines) = async_channel::bounded(AHEAD);
+        sources.add(lines, None);
+        let (out, lines) = async_channel::bounded(AHEAD);
+        sources.add(lines, None);
+        [5, 6, 7].iter().for_each(|at_ms| out.try_send(line(*at_ms)).expect("there is room"));
+        let before = Instant::now();
+        for at_ms in [5, 6] {
+            assert_eq!(block_on(sources.next(true)), Some(line(at_ms)));
+        }
+        assert!(before.elapsed() >= SILENCE && before.elapsed() < SILENCE * 10, "it is waited for once: {:?}", before.elapsed());
+        silent.try_send(line(1)).expect("there is room");
+        assert_eq!(block_on(sources.next(true)), Some(line(1)), "it counts again as soon as it speaks");
+        drop((silent, out));
+        assert_eq!(block_on(sources.next(true)), Some(line(7)));
+        assert_eq!(block_on(poll_once(sources.next(true))), None, "more nodes may come");
+        assert_eq!(block_on(sources.next(false)), None);
+    }
 }

@@ -222,6 +222,11 @@ impl Folder {
         self.path.join("disco.toml")
     }
 
+    /// The records of its tasks.
+    pub fn tasks(&self) -> PathBuf {
+        self.path.join("data/tasks")
+    }
+
     pub fn pid(&self) -> PathBuf {
         self.path.join("pid")
     }

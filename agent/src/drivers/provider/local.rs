@@ -9,7 +9,7 @@ use super::{
     folder::{self, Contents, Folder, InstanceFile, Instances},
 };
 use crate::{
-    drivers::process::ProcessRecord,
+    drivers::{process::ProcessRecord, runtime},
     model::{
         ids::{ClusterId, OperationId},
         instance::{InstanceSeen, InstanceState},
@@ -195,10 +195,20 @@ impl LocalProvider {
         ProcessRecord::read(&folder.pid()).map_err(file("read", folder.pid()))
     }
 
+    /// The instance's process and its tasks: on a machine of its own they would end together.
     fn end(&self, folder: &Folder) -> Result<(), ProviderError> {
-        let Some(process) = self.process_of(folder)? else { return Ok(()) };
-        let ended = if process.pid == std::process::id() { process.ask_to_end() } else { process.end(PATIENCE).map(|_| ()) };
-        ended.map_err(|source| ProviderError::End { id: folder.id.clone(), pid: process.pid, source })
+        let process = self.process_of(folder)?;
+        let own = process.as_ref().filter(|process| process.pid == std::process::id());
+        // Nobody may start a task while we end them, so the daemon goes first, unless it is us who are the daemon.
+        if let (Some(process), None) = (&process, own) {
+            process.end(PATIENCE).map_err(|source| ProviderError::End { id: folder.id.clone(), pid: process.pid, source })?;
+        }
+        let tasks = folder.tasks();
+        runtime::end_recorded(&tasks, PATIENCE).map_err(file("end the tasks of", tasks))?;
+        match own {
+            Some(process) => process.ask_to_end().map_err(|source| ProviderError::End { id: folder.id.clone(), pid: process.pid, source }),
+            None => Ok(()),
+        }
     }
 
     /// The project's `.disco` folder.

@@ -3,7 +3,10 @@
 //! While nothing is written nothing runs here. A busy log is looked at five times a second, however much it writes.
 
 use super::{log_file::LogFile, process::record::Tasks};
-use crate::{drivers::syscall::Growth, model::{limits, task::TaskNumber}};
+use crate::{
+    drivers::syscall::Growth,
+    model::{limits, task::TaskNumber},
+};
 use async_channel::{Receiver, Sender};
 use proto::Spawner;
 use smol::Async;

@@ -3,15 +3,13 @@
 //! It knows only what is on disk, so it works the same on a node without a copy of the cluster's state, and for tasks
 //! that are forgotten but whose logs are kept. It holds one piece of each file at a time.
 
-use super::{growth::{Logs, now_ms}, log_file::{Look, LogFile}, process::record::KeptLog};
-use crate::model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber};
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::Arc,
+use super::{
+    growth::{Logs, now_ms},
+    log_file::{LogFile, Look},
+    process::record::KeptLog,
 };
+use crate::model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber};
+use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 const PIECE: usize = 8 * 1024;
 

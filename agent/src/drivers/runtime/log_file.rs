@@ -3,7 +3,10 @@
 //! No process of ours is between the program and its file, so nobody stamps its lines; what we can say is when we saw the
 //! file that long. A line's time is that of the first look that saw its end, at most a fraction of a second late.
 
-use crate::{drivers::{process, syscall}, model::limits};
+use crate::{
+    drivers::{process, syscall},
+    model::limits,
+};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},

@@ -1,8 +1,12 @@
 //! One running task, from its start (or from when it was found again) to the end of the last of its processes.
 
-use super::process::{cgroup::Cgroups, record::{TaskFile, Tasks}, sweep::sweep};
+use super::process::{
+    cgroup::Cgroups,
+    record::{TaskFile, Tasks},
+    sweep::sweep,
+};
 use crate::{
-    drivers::syscall::{self, ProcessHandle, Status, SIGKILL},
+    drivers::syscall::{self, ProcessHandle, SIGKILL, Status},
     model::task::Exit,
 };
 use async_channel::Receiver;

@@ -245,9 +245,13 @@ impl Raw<'_> {
 
 /// Dispositions and the mask outlive exec where they ignore and block: a program expects the defaults.
 fn reset_signals() {
+    // The kernel's struct sigaction, all zero, is SIG_DFL with no flags. Past libc, which keeps 32 and 33 for itself, and has
+    // children of posix_spawn ignore them.
+    let default = [0_u64; 4];
+    let (none, mask_bytes) = (ptr::null::<u64>(), 8_usize);
     for number in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be set are refused, which is fine.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: the kernel reads one sigaction, which is no longer than the array; numbers it refuses are those nobody can ignore.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number as libc::c_int, default.as_ptr(), none, mask_bytes) };
     }
     // SAFETY: an all-zero sigset_t is a valid value to initialise; the calls only read and write it.
     unsafe {

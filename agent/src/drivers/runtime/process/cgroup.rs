@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn the_own_group_is_found_under_its_mount() {
-        let mounts = "25 30 0:23 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n42 25 0:39 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n";
+        let mounts =
+            "25 30 0:23 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n42 25 0:39 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n";
         assert_eq!(mounted_at(mounts, "/a/b"), Some(PathBuf::from("/sys/fs/cgroup/unified/a/b")));
         assert_eq!(mounted_at(mounts, "/"), Some(PathBuf::from("/sys/fs/cgroup/unified/")));
         let in_a_container = "42 25 0:39 /box /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";

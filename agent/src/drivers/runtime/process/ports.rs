@@ -36,12 +36,7 @@ impl Bound {
 ///
 /// # Errors
 /// A public port is taken, or there is none left; the words are for a person.
-pub fn assign(
-    host: &str,
-    wanted: &[PortSpec],
-    before: &BTreeMap<u16, u16>,
-    taken: &BTreeSet<u16>,
-) -> Result<BTreeMap<u16, u16>, String> {
+pub fn assign(host: &str, wanted: &[PortSpec], before: &BTreeMap<u16, u16>, taken: &BTreeSet<u16>) -> Result<BTreeMap<u16, u16>, String> {
     let ip = own_address(host);
     let mut ports = BTreeMap::new();
     // Held until all are found, so that two of them are not the same.

@@ -168,7 +168,8 @@ impl Tasks {
     fn set_aside(&self, number: TaskNumber, why: &str) -> String {
         let (from, to) = (self.folder(number), self.path.join(format!("{}.odd", number.0)));
         let _ = fs::remove_dir_all(&to);
-        let moved = fs::rename(&from, &to).map_or_else(|error| format!("stays, since moving it failed: {error}"), |()| format!("is now {}", to.display()));
+        let moved = fs::rename(&from, &to)
+            .map_or_else(|error| format!("stays, since moving it failed: {error}"), |()| format!("is now {}", to.display()));
         format!("the record of task {} {why}; its folder {moved}", number.0)
     }
 

@@ -96,7 +96,8 @@ pub fn start(
     }
     let ProcessRecord { pid, started, boot } = record;
     let task = TaskFile { node: here.node, order, restarts, pid, started, boot, ports, cgroup: cgroup.clone(), exit: None };
-    let done = tasks.write(&task).map_err(disk).and_then(|()| child.release().map_err(|failure| words(&failure, &task.order.spec, &path, &cwd)));
+    let done =
+        tasks.write(&task).map_err(disk).and_then(|()| child.release().map_err(|failure| words(&failure, &task.order.spec, &path, &cwd)));
     match done {
         Ok(()) => Ok(Started { task, process }),
         Err(why) => {
@@ -129,7 +130,10 @@ fn resolve(spec: &ServiceSpec, environment: &BTreeMap<String, String>, cwd: &Pat
     }
     let path = environment.get("PATH").map_or(PATH, String::as_str);
     let runs = |file: &PathBuf| fs::metadata(file).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);
-    path.split(':').map(|folder| cwd.join(folder).join(name)).find(runs).ok_or_else(|| format!("`{name}` is in none of the folders of PATH ({path})"))
+    path.split(':')
+        .map(|folder| cwd.join(folder).join(name))
+        .find(runs)
+        .ok_or_else(|| format!("`{name}` is in none of the folders of PATH ({path})"))
 }
 
 /// Only what is said here: a task must not depend on how its daemon was started.
