@@ -8,10 +8,15 @@ use agent::{
         },
         peers::Peers,
         pki::{self, Authority, Doorkeeper, Trust},
+        runtime::{Runtime, process::start::Here},
     },
     model::{
         ids::{ClusterId, MemberId, NodeId},
         io::{Access, Input, Keyring},
+        node::{NodeRecord, NodeState, Role},
+        query::{Answer, ServiceView, StatusView, View},
+        service::{Roll, ServiceRecord, ServiceSpec},
+        task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskRecord, TaskSeen, TaskState},
     },
 };
 use futures_lite::FutureExt;
@@ -33,6 +38,10 @@ struct End {
     door: Door,
     inbox: Inbox,
     peers: Peers,
+    runtime: Runtime,
+    /// What the runtime says.
+    tasks: async_channel::Receiver<Input>,
+    _folder: tempfile::TempDir,
 }
 
 impl End {
@@ -46,18 +55,38 @@ impl End {
         let (door, inbox) = door::open();
         let shown = trust.clone();
         let peers = Peers::new(spawner.clone(), door.clone(), Box::new(move |node| shown.client_tls(node)));
-        End { node, key, trust, door, inbox, peers }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (report, tasks) = async_channel::unbounded();
+        let report = Arc::new(move |input| report.try_send(input).expect("the channel is unbounded"));
+        let at = Here { node, name: "n".into(), host: "127.0.0.1".into() };
+        let runtime = Runtime::start(folder.path().join("tasks"), at, spawner, report).expect("the folder can be made");
+        End { node, key, trust, door, inbox, peers, runtime, tasks, _folder: folder }
     }
 
     /// Serves this end for as long as the task lives, to a caller that is (or is not) a manager.
     fn serve(&self, spawner: &Spawner, at: SocketAddr, caller: &End, manager: bool) -> (SocketAddr, smol::Task<()>) {
-        let api = Api::new(self.node, self.door.clone(), self.peers.clone(), self.trust.clone(), Doorkeeper::new(ClusterId(1), 0));
+        let doorkeeper = Doorkeeper::new(ClusterId(1), 0);
+        let logs = self.runtime.logs.clone();
+        let api = Api::new(self.node, self.door.clone(), self.peers.clone(), self.trust.clone(), doorkeeper, logs);
         api.gate.learn(Arc::new(Access { nodes: vec![(caller.node, caller.key.clone(), manager)], removed: vec![], leader: None }));
         let limits = ServerLimits::default();
         let listener = Listener::tcp(at, self.trust.server_tls()).expect("the address is free");
         let address = listener.address().expect("it is TCP");
         let serving = proto::serve(spawner.clone(), listener, api.routes(&limits), limits);
         (address, spawner.0.spawn(async move { serving.await.expect("the socket is sound") }))
+    }
+
+    /// Runs a task of the service `web` to its end.
+    async fn run(&self, number: u64, script: &str) {
+        let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
+        let spec = ServiceSpec { command, ..ServiceSpec::default() };
+        let order = TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted: true, spec };
+        self.runtime.carry_out(TaskCall::Start { order, restarts: 0 });
+        loop {
+            if let Ok(Input::Task { event: TaskEvent::Ended(exit), .. }) = self.tasks.recv().await {
+                return assert_eq!(exit, Exit::Code(0));
+            }
+        }
     }
 
     async fn heard(&self) -> Input {
@@ -211,5 +240,118 @@ fn a_peer_that_does_not_keep_up_costs_a_bounded_queue() {
             }
         }
         assert!(sent < 100, "{sent} messages of 64 KiB were taken");
+    });
+}
+
+/// A cluster whose service `web` has one task on each of these nodes.
+fn status(places: &[(NodeId, String)]) -> StatusView {
+    let node = |(id, address): &(NodeId, String)| NodeRecord {
+        id: *id,
+        name: format!("n-{id}"),
+        address: address.clone(),
+        public_key: Vec::new(),
+        state: NodeState::Ready,
+        member: None,
+        cpus: 1,
+        memory: 1,
+        labels: [].into(),
+        instance: None,
+        joined_ms: 0,
+        reason: String::new(),
+        commands_known: 1,
+        admitted: Role::Manager,
+        since_ms: 0,
+        seated: false,
+        leaving: false,
+    };
+    let task = |(at, (node, _)): (usize, &(NodeId, String))| {
+        let number = TaskNumber(at as u64 + 1);
+        let seen = TaskSeen { number, state: TaskState::Running, exit: None, error: String::new(), ports: [].into(), restarts: 0, pid: 1 };
+        TaskRecord { number, service: "web".into(), version: 1, node: *node, wanted: true, seen, placed_ms: 0, started: false }
+    };
+    let specs = [(1, ServiceSpec::default())].into();
+    let record = ServiceRecord {
+        name: "web".into(),
+        version: 1,
+        specs,
+        replicas_by_hand: None,
+        roll: Roll::Done,
+        rolled_ms: 0,
+        previous: None,
+        healthy: false,
+    };
+    let tasks = places.iter().enumerate().map(task).collect();
+    StatusView {
+        cluster: ClusterId(1),
+        cluster_name: "home".into(),
+        leader: None,
+        desired_nodes: 3,
+        managers: 3,
+        nodes: places.iter().map(node).collect(),
+        instances: vec![],
+        events: vec![],
+        term: 1,
+        problems: vec![],
+        answered_by: places[0].0,
+        voters: vec![],
+        learners: vec![],
+        services: vec![ServiceView { record, desired: 3, tasks, unplaced: vec![] }],
+        script_version: 0,
+        script_applied: 0,
+        script_error: String::new(),
+    }
+}
+
+#[test]
+fn logs_of_all_nodes_come_merged_and_a_node_that_is_gone_is_a_line() {
+    play(async |spawner, here, there| {
+        here.run(1, "echo one").await;
+        there.run(2, "echo two").await;
+        here.run(4, "echo three; printf four").await;
+        let (address, _serving) = here.serve(&spawner, any_port(), &there, true);
+        let (beyond, _serving_too) = there.serve(&spawner, any_port(), &here, true);
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback has free ports");
+        let places = [(here.node, address.to_string()), (there.node, beyond.to_string()), (NodeId(3), nobody.to_string())];
+        let channel =
+            proto::Channel::tcp(spawner.clone(), address.to_string(), there.trust.client_tls(Some(here.node)), Default::default());
+        let replica = async {
+            loop {
+                if let Some(Input::Request { ticket, .. }) = here.inbox.next().await {
+                    here.door.answer(ticket, Answer::Read { index: 1, view: View::Status(Box::new(status(&places))) });
+                }
+            }
+        };
+        let ask = |service: &str, follow| {
+            let request = proto::v1::LogsRequest { service: service.into(), follow, ..Default::default() };
+            let channel = channel.clone();
+            async move { channel.disco().logs(request).await.map(tonic::Response::into_inner) }
+        };
+        let reader = async {
+            let refused = ask("db", false).await.expect_err("there is no such service");
+            assert!(refused.message().contains("`db`"), "{refused:?}");
+            let mut lines = ask("web", false).await.expect("it answers");
+            let mut texts = Vec::new();
+            while let Some(line) = lines.message().await.expect("it goes on to the end") {
+                texts.push((line.task, line.node, String::from_utf8_lossy(&line.text).into_owned()));
+            }
+            let (ours, theirs) = (here.node.to_string(), there.node.to_string());
+            let line = |task: &str, node: &str, text: &str| (task.to_owned(), node.to_owned(), text.to_owned());
+            let told =
+                [line("web.1", &ours, "one"), line("web.2", &theirs, "two"), line("web.4", &ours, "three"), line("web.4", &ours, "four")];
+            assert_eq!(texts[..4], told);
+            assert!(texts.len() == 5 && texts[4].2.contains(&nobody.to_string()), "{texts:#?}");
+            let mut followed = ask("web", true).await.expect("it answers");
+            for _ in 0..4 {
+                followed.message().await.expect("it goes on").expect("it has no end");
+            }
+            there.run(5, "echo five").await;
+            let five = followed.message().await.expect("it goes on").expect("it has no end");
+            assert_eq!((five.task.as_str(), five.text.as_slice()), ("web.5", &b"five"[..]));
+        };
+        let late = async {
+            async_io::Timer::after(BOUND).await;
+            panic!("not read within {BOUND:?}")
+        };
+        reader.or(replica).or(late).await;
     });
 }
