@@ -104,8 +104,7 @@ impl World {
             }
             return call;
         };
-        let fate =
-            self.carry(from, Endpoint::Host(to), self.options.call_loss);
+        let fate = self.carry(from, Endpoint::Host(to), self.options.call_loss);
         let arrive =
             |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
         match fate {
@@ -235,9 +234,6 @@ impl World {
     fn report_hears(&mut self, host: usize, life: u64, report: Report, mut rest: Vec<String>, followed: bool, answer: Option<Answer>) {
         match answer {
             Some(Answer::Reported { leader, leader_address, managers, removed, orders }) => {
-                if !managers.is_empty() {
-                    self.orders_heard(host, &orders);
-                }
                 // Where managers are is kept on disk: a restarted worker must find them again.
                 if !managers.is_empty() {
                     self.machines[host].identity.seeds = managers.iter().map(|peer| peer.address.clone()).collect();

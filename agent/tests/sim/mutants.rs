@@ -17,6 +17,10 @@ pub enum Mutant {
     SkippedReadIndex,
     /// Every retry of a write is a new request.
     ForgottenRequestId,
+    /// An agent does not find the tasks that outlived its predecessor.
+    TasksNotFound,
+    /// A script's writes come without the term they belong to.
+    ForgottenFence,
 }
 
 impl Mutant {
@@ -27,6 +31,8 @@ impl Mutant {
         (Mutant::LaunchNotIdempotent, "launch-not-idempotent"),
         (Mutant::SkippedReadIndex, "skipped-read-index"),
         (Mutant::ForgottenRequestId, "forgotten-request-id"),
+        (Mutant::TasksNotFound, "tasks-not-found"),
+        (Mutant::ForgottenFence, "forgotten-fence"),
     ];
 
     pub fn named(name: &str) -> Option<Mutant> {

@@ -6,6 +6,7 @@
 use crate::{
     calls::Caller,
     counts::Count,
+    mutants::Mutant,
     node::Body,
     rng::Rng,
     tasks::BROKEN,
@@ -101,6 +102,7 @@ impl World {
     pub fn fenced_write(&mut self, host: usize, term: u64) {
         let id = RequestId { client: 2_000 + host as u64, sequence: self.id() };
         let op = Op::KvSet { key: FENCED.into(), value: term.to_string().into_bytes() };
-        self.call(Caller::Script, Some(host), Principal::Script { term }, Rc::new(Body::Ask(Request::Write { id, op })), 3_000);
+        let principal = if self.mutant == Some(Mutant::ForgottenFence) { Principal::Admin } else { Principal::Script { term } };
+        self.call(Caller::Script, Some(host), principal, Rc::new(Body::Ask(Request::Write { id, op })), 3_000);
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     counts::Count,
+    mutants::Mutant,
     rng::Rng,
     world::{Event, World},
 };
@@ -20,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Programs by their first letter: this one never stays up.
 pub const BROKEN: &str = "broken";
+
+/// Tasks placed in one history; more were placed and stopped again and again.
+const TASKS_PLACED_MAX: u64 = 500;
 
 /// What a machine's disk and process table know of tasks.
 #[derive(Default)]
@@ -49,7 +53,8 @@ impl World {
         let life = Some(self.machines[host].life);
         let runtime = &self.machines[host].runtime;
         let mut inputs = Vec::new();
-        for number in runtime.records.keys() {
+        let blind = self.mutant == Some(Mutant::TasksNotFound);
+        for number in runtime.records.keys().filter(|_| !blind) {
             let event = match runtime.running.get(number) {
                 Some(pid) => TaskEvent::Up { pid: *pid, ports: BTreeMap::new(), adopted: true },
                 None => TaskEvent::Ended(Exit::Unknown),
@@ -57,7 +62,7 @@ impl World {
             inputs.push(Input::Task { number: *number, event });
         }
         self.counts.add_many(Count::TasksAdopted, runtime.running.len() as u64);
-        inputs.push(Input::TasksFound { orders: runtime.records.values().cloned().collect() });
+        inputs.push(Input::TasksFound { orders: runtime.records.values().filter(|_| !blind).cloned().collect() });
         for input in inputs {
             self.at(self.now, Event::Tell { host, life, input });
         }
@@ -161,6 +166,7 @@ impl World {
             return None;
         }
         let state = replica.state();
+        assert!(state.last_task < TASKS_PLACED_MAX, "violation: {} tasks were placed in one history", state.last_task);
         if state.script.applied != state.script.version || !state.script.error.is_empty() {
             return Some(format!("the script is at version {} of {}: {}", state.script.applied, state.script.version, state.script.error));
         }

@@ -302,6 +302,11 @@ impl World {
                 return;
             }
         }
+        if let Input::ReportAnswered { managers, orders, .. } = &input
+            && !managers.is_empty()
+        {
+            self.orders_heard(host, orders);
+        }
         self.note(2, host as u64, || format!("n{host} <- {}", brief(&input)));
         self.input(host, input);
     }

@@ -176,7 +176,8 @@ impl<'a> Look<'a> {
         let (up, stays) = (self.stays.iter().filter(|t| is_up(t)).count(), self.stays.len());
         let mut coming = stays - up;
         // What is missing altogether comes at once.
-        for _ in 0..self.desired.saturating_sub(stays + self.leaves.len()) {
+        let missing = self.desired.saturating_sub(stays + self.leaves.len());
+        for _ in 0..missing {
             coming += 1;
             if !self.place(room, None) {
                 break;
@@ -199,7 +200,8 @@ impl<'a> Look<'a> {
         let remaining = &ordered[spare..];
         let slots = self.parallel().saturating_sub(coming);
         if self.start_first {
-            for _ in 0..slots.min(remaining.len()) {
+            // Never more new ones than wanted: the surplus would be stopped, and placed, and stopped.
+            for _ in 0..slots.min(remaining.len()).min(self.desired.saturating_sub(stays + missing)) {
                 if !self.place(room, None) {
                     break;
                 }
