@@ -52,7 +52,7 @@ pub(super) fn here(api: &Arc<Api>, request: &v1::LogsRequest) -> Result<Lines, S
                 return None;
             }
             loop {
-                match reader.next() {
+                match reader.next_line() {
                     Ok(Some(Line { at_ms, task, text })) => {
                         return Some((Ok(v1::LogLine { at_ms, task, node, text }), (reader, woken, false)));
                     }

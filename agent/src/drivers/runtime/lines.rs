@@ -76,7 +76,7 @@ impl Reader {
     ///
     /// # Errors
     /// The disk's.
-    pub fn next(&mut self) -> io::Result<Option<Line>> {
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         let (since, follow) = (self.wanted.since_ms, self.wanted.follow);
         for cursor in &mut self.cursors {
             cursor.fill(since, follow)?;

@@ -48,7 +48,7 @@ pub struct Runtime {
 
 /// What the actor hears.
 enum Word {
-    Call(TaskCall),
+    Call(Box<TaskCall>),
     Over(TaskNumber, Exit),
 }
 
@@ -78,7 +78,7 @@ impl Runtime {
     /// Never waits; what becomes of it is reported.
     pub fn carry_out(&self, call: TaskCall) {
         // The actor lives as long as the executor; without it nobody is left to care.
-        let _ = self.calls.try_send(Word::Call(call));
+        let _ = self.calls.try_send(Word::Call(Box::new(call)));
     }
 }
 
@@ -107,9 +107,11 @@ impl Actor {
         (self.report)(Input::TasksFound { orders });
         while let Ok(word) = words.recv().await {
             match word {
-                Word::Call(TaskCall::Start { order, restarts }) => self.start(order, restarts).await,
-                Word::Call(TaskCall::Stop { number, signal, timeout_ms }) => self.stop(number, StopWish { signal, timeout_ms }),
-                Word::Call(TaskCall::Forget { number }) => self.forget(number).await,
+                Word::Call(call) => match *call {
+                    TaskCall::Start { order, restarts } => self.start(order, restarts).await,
+                    TaskCall::Stop { number, signal, timeout_ms } => self.stop(number, StopWish { signal, timeout_ms }),
+                    TaskCall::Forget { number } => self.forget(number).await,
+                },
                 Word::Over(number, exit) => {
                     let forget = self.running.remove(&number).is_some_and(|running| running.forget);
                     self.tell(number, TaskEvent::Ended(exit));

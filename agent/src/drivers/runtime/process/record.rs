@@ -115,7 +115,7 @@ impl Tasks {
     pub fn log_to_append(&self, number: TaskNumber) -> io::Result<File> {
         let folder = self.folder(number);
         match DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             made => {
                 let log = OpenOptions::new().append(true).create(true).mode(0o600).open(folder.join("log"))?;
                 if made.is_ok() {
