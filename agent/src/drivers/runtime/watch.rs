@@ -118,7 +118,7 @@ pub(super) async fn finish(mut task: TaskFile, ours: bool, tasks: &Tasks, cgroup
             log::warn!("cannot remove the cgroup of task {}: {error}", task.id());
         }
         task.exit = Some(exit);
-        if let Err(error) = tasks.write(&task) {
+        if let Err(error) = tasks.write_end(&task) {
             log::warn!("cannot write down how task {} ended: {error}", task.id());
         }
         exit
