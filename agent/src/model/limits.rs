@@ -110,6 +110,8 @@ pub const SERVICES_MAX: usize = 128;
 pub const TASKS_MAX: usize = 1024;
 /// Tasks on one node.
 pub const TASKS_PER_NODE_MAX: usize = 256;
+/// What one node is told of all its tasks together, about.
+pub const ORDERS_BYTES_MAX: usize = 256 * 1024;
 pub const COMMAND_ARGUMENTS_MAX: usize = 128;
 /// One service's declaration, encoded.
 pub const SERVICE_SPEC_BYTES_MAX: usize = 16 * 1024;

@@ -133,6 +133,13 @@ impl ServiceSpec {
         self.ports.iter().any(|p| p.public.is_some())
     }
 
+    /// About how many bytes it takes on the wire.
+    pub fn weight(&self) -> usize {
+        let list = |items: &[String]| items.iter().map(|item| item.len() + 4).sum::<usize>();
+        let map = |map: &BTreeMap<String, String>| map.iter().map(|(key, value)| key.len() + value.len() + 8).sum::<usize>();
+        128 + list(&self.command) + list(&self.avoid) + map(&self.env) + map(&self.labels) + 16 * self.ports.len()
+    }
+
     /// Whether a process started by one may go on under the other: they differ only in how many copies there are and
     /// how they are kept and replaced.
     pub fn runs_alike(&self, other: &ServiceSpec) -> bool {

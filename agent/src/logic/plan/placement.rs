@@ -7,7 +7,7 @@ use crate::{
     logic::state::{State, has_labels},
     model::{
         ids::NodeId,
-        limits::TASKS_PER_NODE_MAX,
+        limits::{ORDERS_BYTES_MAX, TASKS_PER_NODE_MAX},
         node::NodeRecord,
         service::ServiceSpec,
         task::{TaskRecord, TaskState},
@@ -28,6 +28,8 @@ struct Slot<'a> {
     /// Fixed ports that are held, with whether they are UDP.
     ports: Vec<(u16, bool)>,
     tasks: usize,
+    /// What it takes to tell the node of its tasks.
+    orders_bytes: usize,
     /// Wanted tasks by service and version.
     runs: BTreeMap<(&'a str, u64), usize>,
 }
@@ -41,6 +43,7 @@ impl<'a> Room<'a> {
             cpus_free_milli: u64::from(node.cpus) * 1000,
             ports: Vec::new(),
             tasks: 0,
+            orders_bytes: 0,
             runs: BTreeMap::new(),
         };
         let mut room = Room { state, slots: open.map(|n| (n.id, slot(n))).collect() };
@@ -55,6 +58,9 @@ impl<'a> Room<'a> {
         let Some(slot) = self.slots.get_mut(&task.node) else { return };
         slot.tasks += 1;
         let spec = self.state.services.get(&task.service).and_then(|s| s.specs.get(&task.version));
+        if let Some(spec) = spec {
+            slot.orders_bytes += spec.weight();
+        }
         if let Some(spec) = spec.filter(|_| !task.seen.state.ended()) {
             slot.take(spec);
         }
@@ -71,6 +77,7 @@ impl<'a> Room<'a> {
         let node = self.choose(service, version, spec, among)?;
         let slot = self.slots.get_mut(&node).expect("it was chosen among the slots");
         slot.tasks += 1;
+        slot.orders_bytes += spec.weight();
         slot.take(spec);
         *slot.runs.entry((service, version)).or_default() += 1;
         Ok(node)
@@ -89,6 +96,13 @@ impl<'a> Room<'a> {
         fit.retain(|s| s.tasks < TASKS_PER_NODE_MAX);
         if fit.is_empty() {
             return Err(format!("each node has {TASKS_PER_NODE_MAX} tasks already"));
+        }
+        fit.retain(|s| s.orders_bytes + spec.weight() <= ORDERS_BYTES_MAX);
+        if fit.is_empty() {
+            return Err(format!(
+                "on each node the tasks' commands and environments would take more than {}",
+                size(ORDERS_BYTES_MAX as u64)
+            ));
         }
         if let Some(memory) = spec.memory {
             let most = fit.iter().max_by_key(|s| s.memory_free).map(|s| (s.memory_free, s.node.name.clone()));
