@@ -263,6 +263,7 @@ fn status(places: &[(NodeId, String)]) -> StatusView {
         since_ms: 0,
         seated: false,
         leaving: false,
+        drained: false,
     };
     let task = |(at, (node, _)): (usize, &(NodeId, String))| {
         let number = TaskNumber(at as u64 + 1);

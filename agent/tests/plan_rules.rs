@@ -41,6 +41,7 @@ fn node(id: u64, state: NodeState, member: Option<u64>) -> NodeRecord {
         since_ms: 9_000_000,
         seated: member.is_some(),
         leaving: false,
+        drained: false,
     }
 }
 

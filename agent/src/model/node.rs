@@ -55,6 +55,10 @@ pub struct NodeRecord {
     /// A person took it out: it leaves the Raft group first, then the cluster.
     #[n(16)]
     pub leaving: bool,
+    /// A person took it out of service: whenever it is there, it is draining.
+    #[n(17)]
+    #[cbor(default)]
+    pub drained: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

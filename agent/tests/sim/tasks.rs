@@ -193,18 +193,20 @@ impl World {
 }
 
 /// What people do with services now and then.
-pub fn whim(rng: &mut Rng) -> Op {
+pub fn whim(rng: &mut Rng, node: String) -> Op {
     let name = rng.pick(&["web", "db", "all"]).expect("not empty").to_string();
-    match rng.below(6) {
+    match rng.below(8) {
         0 => Op::ServiceScale { name, replicas: rng.below(5) as u32 },
         1 => Op::ServiceRestart(name),
         2 => Op::ServiceRollback(name),
         3 => Op::ModulesRollback,
+        4 => Op::NodeDrain { node, drain: true },
+        5 => Op::NodeDrain { node, drain: false },
         _ => Op::ModulesPut(crate::scripts::write(rng, true)),
     }
 }
 
 /// It may be refused: there is no such service, or nothing to go back to.
 pub fn is_whim(op: &Op) -> bool {
-    matches!(op, Op::ServiceScale { .. } | Op::ServiceRestart(_) | Op::ServiceRollback(_) | Op::ModulesRollback)
+    matches!(op, Op::NodeDrain { .. } | Op::ServiceScale { .. } | Op::ServiceRestart(_) | Op::ServiceRollback(_) | Op::ModulesRollback)
 }

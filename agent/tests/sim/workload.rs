@@ -151,6 +151,10 @@ impl World {
         if self.options.services {
             let files = crate::scripts::write(&mut self.rng, false);
             self.workload.admin.todo.push_back(Op::ModulesPut(files));
+            for host in self.hosts() {
+                let node = self.machines[host].identity.node.to_string();
+                self.workload.admin.todo.push_back(Op::NodeDrain { node, drain: false });
+            }
         }
     }
 
@@ -294,7 +298,10 @@ impl World {
             }
         } else if self.options.services && due(self, self.options.whim_every_ms) {
             self.counts.add(Count::Whims);
-            let op = crate::tasks::whim(&mut self.rng);
+            let hosts = self.hosts();
+            let host = self.rng.pick(&hosts).copied().unwrap_or_default();
+            let node = self.machines[host].identity.node.to_string();
+            let op = crate::tasks::whim(&mut self.rng, node);
             self.workload.admin.todo.push_back(op);
         } else if self.workload.outsiders_left > 0 && self.rng.chance(200) {
             self.workload.outsiders_left -= 1;

@@ -415,6 +415,7 @@ mod tests {
             since_ms: 0,
             seated: true,
             leaving: false,
+            drained: false,
         };
         assert_eq!(node(record.clone(), None, &[]).role, "worker");
         assert_eq!(node(record, None, &[MemberId(7)]).role, "manager");

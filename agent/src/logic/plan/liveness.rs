@@ -20,10 +20,7 @@ pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
 }
 
 fn judge(sight: &Sight, node: &NodeRecord) -> (NodeState, String) {
-    let alive = match node.state {
-        NodeState::Draining => NodeState::Draining,
-        _ => NodeState::Ready,
-    };
+    let alive = if node.drained { NodeState::Draining } else { NodeState::Ready };
     if node.id == sight.me {
         return (alive, String::new());
     }

@@ -31,6 +31,7 @@ pub(super) fn record(joiner: Joiner, admitted: Role, stamp_ms: u64) -> NodeRecor
         admitted,
         since_ms: stamp_ms,
         seated: false,
+        drained: false,
         leaving: false,
     }
 }
