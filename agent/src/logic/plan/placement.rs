@@ -149,7 +149,7 @@ fn fixed_ports(spec: &ServiceSpec) -> impl Iterator<Item = (u16, bool)> {
 pub fn size(bytes: u64) -> String {
     let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) if bytes % unit == 0 => format!("{} {name}", bytes / unit),
+        Some((unit, name)) if bytes.is_multiple_of(*unit) => format!("{} {name}", bytes / unit),
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
         None => format!("{bytes} bytes"),
     }
@@ -157,5 +157,9 @@ pub fn size(bytes: u64) -> String {
 
 /// Thousandths of a core, as a person writes it: `0.5`.
 pub fn cores(milli: u64) -> String {
-    if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{:.2}", milli as f64 / 1000.0).trim_end_matches('0').into() }
+    if milli.is_multiple_of(1000) {
+        (milli / 1000).to_string()
+    } else {
+        format!("{:.2}", milli as f64 / 1000.0).trim_end_matches('0').into()
+    }
 }
