@@ -102,8 +102,7 @@ impl World {
             }
             return call;
         };
-        let fate =
-            self.carry(from, Endpoint::Host(to), self.options.call_loss);
+        let fate = self.carry(from, Endpoint::Host(to), self.options.call_loss);
         let arrive =
             |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
         match fate {
