@@ -109,7 +109,8 @@ impl World {
         let by_hand = state.nodes.len() - launched;
         let right = launched + by_hand == desired as usize || by_hand >= desired as usize && launched <= 1;
         if !right {
-            return Some(format!("{launched} nodes on instances and {by_hand} others, {desired} are wanted"));
+            let instances: Vec<_> = state.instances.values().filter(|instance| !instance.ended()).collect();
+            return Some(format!("{launched} nodes on instances and {by_hand} others, {desired} are wanted; {instances:?}"));
         }
         let able = state.nodes.values().filter(|node| node.admitted == Role::Manager).count();
         let odd = if able % 2 == 1 { able } else { able.saturating_sub(1) };
