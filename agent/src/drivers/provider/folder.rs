@@ -301,4 +301,3 @@ fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
     target.set_permissions(source.metadata()?.permissions())?;
     target.sync_all()
 }
-
