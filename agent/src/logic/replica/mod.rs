@@ -14,6 +14,7 @@ mod seat;
 mod views;
 
 use super::{
+    plan::CallKey,
     raft::{Consensus, Content, Outgoing, Output, RaftError, TickTimings, originate},
     state::State,
 };
@@ -225,8 +226,8 @@ impl Replica {
             Input::Cancelled { ticket } => self.forget(ticket),
             Input::Enlist { ticket, from, member, keyring } => self.handle_enlist(ticket, from, member, keyring),
             Input::Discharge { ticket, from: _, member } => self.handle_discharge(ticket, member),
-            Input::Enlisted { member, ok, .. } => self.handle_enlisted(member, ok),
-            Input::Discharged { member, ok, .. } => self.handle_discharged(member, ok),
+            Input::Enlisted { member, ok, .. } => self.handle_seat_answer(CallKey::Enlist(member), ok),
+            Input::Discharged { member, ok, .. } => self.handle_seat_answer(CallKey::Discharge(member), ok),
             Input::Provided { id, outcome } => self.handle_provided(id, outcome),
             Input::ReportAnswered { leader, managers, removed } => self.handle_report_answered(leader, managers, removed),
             Input::Removed => self.stop(true, "this node was removed from the cluster".into()),
