@@ -335,7 +335,12 @@ impl Consensus {
 
         if save {
             self.number += 1;
-            self.outstanding = Some(Outstanding { number: self.number, ready: Some(number), held, snapshot: output.restore.as_ref().map(|(index, _)| *index) });
+            self.outstanding = Some(Outstanding {
+                number: self.number,
+                ready: Some(number),
+                held,
+                snapshot: output.restore.as_ref().map(|(index, _)| *index),
+            });
             output.persist = Some((self.number, batch));
         } else {
             self.node.on_persist_ready(number);
