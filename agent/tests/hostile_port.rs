@@ -63,7 +63,8 @@ fn garbage_and_plain_http_are_closed_and_harm_nobody() {
     let before = node.picture();
     let http2 = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
     // Records of TLS that announce more than they bring, or the impossible (RFC 8446, 5.1: at most 2^14 + 256 bytes).
-    let records: [&[u8]; 4] = [&[22, 3, 1, 0xff, 0xff, 1], &[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], &[22, 0, 0, 0, 0], &[22, 3, 3, 0, 1, 99]];
+    let records: [&[u8]; 4] =
+        [&[22, 3, 1, 0xff, 0xff, 1], &[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], &[22, 0, 0, 0, 0], &[22, 3, 3, 0, 1, 99]];
     let random = random_bytes::<512>();
     let mut table: Vec<(&str, Vec<u8>)> = vec![
         ("HTTP/1", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
@@ -176,7 +177,12 @@ fn messages_over_their_bounds_are_refused_by_name_and_change_nothing() {
         ("65 nodes", Op::Scale(v1::ScaleRequest { nodes: 65 }), Code::InvalidArgument, "64"),
         ("no nodes", Op::Scale(v1::ScaleRequest { nodes: 0 }), Code::InvalidArgument, "disco destroy"),
         ("a node nobody knows", Op::NodeRemove(v1::NodeRemove { node: "nobody".into() }), Code::NotFound, "node"),
-        ("an instance nobody knows", Op::InstanceSet(v1::InstanceSet { instance: "i-99".into(), desired: "stopped".into() }), Code::NotFound, "i-99"),
+        (
+            "an instance nobody knows",
+            Op::InstanceSet(v1::InstanceSet { instance: "i-99".into(), desired: "stopped".into() }),
+            Code::NotFound,
+            "i-99",
+        ),
     ];
     common::block_on(async |spawner| {
         let channel = admin.channel(&spawner, &node.address);
