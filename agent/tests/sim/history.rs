@@ -143,6 +143,9 @@ impl World {
             let host = self.host_of(node.id)?;
             let Some(there) = self.replica(host) else { return Some(format!("n{host} does not run")) };
             let seat = there.consensus().map(Consensus::member);
+            if self.machines[host].disk.keyring.is_some() != seat.is_some() {
+                return Some(format!("n{host} sits as member {seat:?}; keyring: {}", seat.is_none()));
+            }
             if seat != node.member {
                 return Some(format!("n{host} sits as member {seat:?}, not {:?}", node.member));
             }

@@ -154,6 +154,9 @@ impl Replica {
             replica.resume(member, &restored)?;
         } else if let Some(genesis) = replica.config.originate.take() {
             replica.originate(genesis)?;
+        } else if replica.config.keyring.take().is_some() {
+            // The process ended between giving up the seat and deleting it, or between getting it and taking the seat.
+            replica.effects.push_back(Effect::Keyring(None));
         }
         replica.settle();
         Ok(replica)
