@@ -257,7 +257,11 @@ fn a_damaged_byte_is_an_error_or_harmless_and_changes_nothing() {
             fs::write(&copy, &damaged).expect("writable");
             match Store::open(&copy, Expect::Existing) {
                 Ok(mut store) => {
-                    assert_eq!(last_batch(&store.load()), true_last, "byte {position}: damage took something back");
+                    let last = last_batch(&store.load());
+                    // The other bits of byte 9 say how to choose between the two commits. Where the kill came between writing
+                    // a commit and making it the newest, they may bring forward one that is whole but was not acknowledged.
+                    let brought_forward = position == 9 && last == true_last + 1;
+                    assert!(last == true_last || brought_forward, "byte {position}: {last} instead of {true_last}");
                     unharmed += 1;
                 }
                 Err(error) => {

@@ -7,7 +7,8 @@ use crate::watch::instances;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -17,6 +18,7 @@ use std::{
 /// How long a step of a cluster may take before the scenario gives up.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
+const COPY_BYTES: usize = 16 * 1024;
 
 /// What went wrong with the cluster, not with its size.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +115,7 @@ impl Cluster {
         fs::create_dir(cluster.bin()).map_err(|source| file("make", &cluster.bin(), source))?;
         fs::create_dir(cluster.dir()).map_err(|source| file("make", &cluster.dir(), source))?;
         for name in ["disco", "discod"] {
-            fs::copy(bin_dir.join(name), cluster.bin().join(name)).map_err(|source| file("copy", &bin_dir.join(name), source))?;
+            copy_program(&bin_dir.join(name), &cluster.bin().join(name)).map_err(|source| file("copy", &bin_dir.join(name), source))?;
         }
         cluster.disco(&["init", "--provider", "local"])?;
         Ok(cluster)
@@ -227,6 +229,16 @@ impl Drop for Cluster {
             self.kill(pid);
         }
     }
+}
+
+/// As a node copies its own binary: in small writes. The kernel caches one write as one block and maps whole blocks,
+/// so how a file was written decides how much of it a process that runs it holds.
+fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
+    let mut target = File::create_new(to)?;
+    for block in fs::read(from)?.chunks(COPY_BYTES) {
+        target.write_all(block)?;
+    }
+    target.set_permissions(fs::metadata(from)?.permissions())
 }
 
 fn refused(args: &[&str], output: &Output) -> ClusterError {

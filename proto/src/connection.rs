@@ -96,6 +96,7 @@ where
         };
         let mut request = request.map(|body| Body::new(body.map_err(|_| Status::cancelled("the caller went away"))));
         request.extensions_mut().insert(self.caller.clone());
+        request.extensions_mut().insert(self.seat.standing());
         Answering { reply: self.service.clone().call(request), timer, open: Some(open) }
     }
 }

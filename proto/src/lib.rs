@@ -20,6 +20,7 @@ mod tls;
 pub use channel::{Channel, ChannelLimits};
 pub use io::Spawner;
 pub use routes::Routes;
+pub use seats::Standing;
 pub use server::{Caller, Listener, ServerLimits, serve};
 pub use tls::{SERVER_NAME, client_config, client_config_with, server_config};
 

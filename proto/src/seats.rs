@@ -8,7 +8,8 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -100,6 +101,12 @@ pub(crate) struct Seat {
     seats: Arc<Seats>,
 }
 
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Seat({})", self.id)
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.seats.table().open.remove(&self.id);
@@ -155,6 +162,11 @@ impl Seat {
         });
     }
 
+    /// What whoever answers this connection's requests may say of its caller.
+    pub(crate) fn standing(self: &Arc<Seat>) -> Standing {
+        Standing(Arc::downgrade(self))
+    }
+
     /// Counts a request for as long as the result lives.
     pub(crate) fn request(self: &Arc<Seat>) -> OpenRequest {
         self.change(|sitting| {
@@ -178,6 +190,19 @@ impl Seat {
                 Some(until) if until > Instant::now() => async_io::Timer::at(until).await,
                 _ => return,
             };
+        }
+    }
+}
+
+/// In the extensions of every request: TLS only knows who calls, the service knows whether that is still somebody.
+#[derive(Clone, Debug)]
+pub struct Standing(Weak<Seat>);
+
+impl Standing {
+    /// Whether the caller counts as named. One that does not loses its seat first when seats get scarce.
+    pub fn set(&self, named: bool) {
+        if let Some(seat) = self.0.upgrade() {
+            seat.change(|sitting| sitting.named = named);
         }
     }
 }
@@ -232,6 +257,16 @@ mod tests {
         let _next = seats.try_take().expect("takes the joiner's seat");
         assert!(was_evicted(&joiner) && !was_evicted(&node));
         drop(asking);
+    }
+
+    #[test]
+    fn a_caller_that_the_service_sent_away_loses_what_its_name_earned() {
+        let seats = seats(1);
+        let removed = Arc::new(seats.try_take().expect("free"));
+        removed.handshaken(true);
+        drop(removed.request());
+        removed.standing().set(false);
+        assert!(seats.try_take().is_some() && was_evicted(&removed));
     }
 
     #[test]

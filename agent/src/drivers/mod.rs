@@ -1,6 +1,7 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
 
 pub mod api;
+mod mappings;
 pub mod peers;
 pub mod pki;
 pub mod process;

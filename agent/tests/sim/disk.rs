@@ -35,7 +35,7 @@ impl Disk {
         if batch.hard_state.is_some() {
             self.hard_state_before = self.durable.hard_state.clone();
         }
-        take(&mut self.durable, batch, self.mutant);
+        take(&mut self.durable, batch);
         self.formed = true;
         (number, !self.queue.is_empty())
     }
@@ -58,7 +58,7 @@ impl Disk {
     }
 }
 
-fn take(store: &mut Restored, batch: Batch, mutant: Option<Mutant>) {
+fn take(store: &mut Restored, batch: Batch) {
     if let Some(seat) = batch.seat {
         *store = Restored::default();
         store.member = match seat {
@@ -76,27 +76,23 @@ fn take(store: &mut Restored, batch: Batch, mutant: Option<Mutant>) {
         store.snapshot = Some(snapshot);
     }
     if !batch.entries.is_empty() {
-        append(store, batch.entries, mutant);
+        append(store, batch.entries);
     }
     if batch.hard_state.is_some() {
         store.hard_state = batch.hard_state;
     }
 }
 
-fn append(store: &mut Restored, entries: Vec<LogRecord>, mutant: Option<Mutant>) {
+fn append(store: &mut Restored, entries: Vec<LogRecord>) {
     let first = entries[0].index;
     for (expected, entry) in (first..).zip(&entries) {
         assert!(entry.index == expected, "violation: a batch has a gap at entry {expected}");
     }
     let kept = store.entries.partition_point(|entry| entry.index < first);
-    let tail = store.entries.split_off(kept);
+    store.entries.truncate(kept);
     let before = store.entries.last().map(|entry| entry.index).or(store.snapshot.as_ref().map(|snapshot| snapshot.index));
     if let Some(before) = before {
         assert!(first == before + 1, "violation: the log has a gap: entry {first} was written after {before}");
     }
-    let last = first + entries.len() as u64 - 1;
     store.entries.extend(entries);
-    if mutant == Some(Mutant::StaleTail) {
-        store.entries.extend(tail.into_iter().filter(|entry| entry.index > last));
-    }
 }

@@ -110,7 +110,8 @@ impl World {
         let by_hand = state.nodes.len() - launched;
         let right = launched + by_hand == desired as usize || by_hand >= desired as usize && launched <= 1;
         if !right {
-            return Some(format!("{launched} nodes on instances and {by_hand} others, {desired} are wanted"));
+            let instances: Vec<_> = state.instances.values().filter(|instance| !instance.ended()).collect();
+            return Some(format!("{launched} nodes on instances and {by_hand} others, {desired} are wanted; {instances:?}"));
         }
         let able = state.nodes.values().filter(|node| node.admitted == Role::Manager).count();
         let odd = if able % 2 == 1 { able } else { able.saturating_sub(1) };
@@ -143,6 +144,9 @@ impl World {
             let host = self.host_of(node.id)?;
             let Some(there) = self.replica(host) else { return Some(format!("n{host} does not run")) };
             let seat = there.consensus().map(Consensus::member);
+            if self.machines[host].disk.keyring.is_some() != seat.is_some() {
+                return Some(format!("n{host} sits as member {seat:?}; keyring: {}", seat.is_none()));
+            }
             if seat != node.member {
                 return Some(format!("n{host} sits as member {seat:?}, not {:?}", node.member));
             }

@@ -9,8 +9,6 @@ pub enum Mutant {
     ForgottenVote,
     /// The store says "durable" before it is.
     EarlyPersisted,
-    /// Entries written over a longer tail leave the rest of that tail behind.
-    StaleTail,
     /// The cloud forgets operations: a repeated launch makes a second instance.
     LaunchNotIdempotent,
     /// Linearizable reads are asked for as stale ones.
@@ -27,7 +25,6 @@ impl Mutant {
     pub const ALL: &'static [(Mutant, &'static str)] = &[
         (Mutant::ForgottenVote, "forgotten-vote"),
         (Mutant::EarlyPersisted, "early-persisted"),
-        (Mutant::StaleTail, "stale-tail"),
         (Mutant::LaunchNotIdempotent, "launch-not-idempotent"),
         (Mutant::SkippedReadIndex, "skipped-read-index"),
         (Mutant::ForgottenRequestId, "forgotten-request-id"),

@@ -76,7 +76,7 @@ impl Options {
             partition_ms: (500, rng.between(1_000, 9_000)),
 
             disk_ms: (0, rng.between(1, 40)),
-            disk_error: sometimes(rng, 150, 1, 6),
+            disk_error: sometimes(rng, 250, 1, 8),
             crash_every_ms: sometimes(rng, 600, 800, 8_000),
             crash_midway: sometimes(rng, 300, 1, 5),
             crash_all: sometimes(rng, 300, 50, 300),
@@ -95,7 +95,7 @@ impl Options {
             cloud_failed: sometimes(rng, 400, 20, 300),
             describe_stale: sometimes(rng, 400, 50, 500),
             die_every_ms: sometimes(rng, 400, 3_000, 12_000),
-            vanish_every_ms: sometimes(rng, 300, 8_000, 20_000),
+            vanish_every_ms: sometimes(rng, 400, 6_000, 20_000),
             snapshot_failed: sometimes(rng, 400, 50, 500),
             services: false,
             task_trouble: 0,

@@ -8,7 +8,7 @@ use crate::{
     drivers::pki::{Admitted, Doorkeeper, Refusal},
     model::{ids::NodeId, io::Access, query::Principal},
 };
-use proto::Caller;
+use proto::{Caller, Standing};
 use std::sync::Arc;
 use tonic::{Request, Status};
 
@@ -88,7 +88,12 @@ impl Gate {
 
     fn check<T>(&self, request: &Request<T>) -> Result<Admitted, Status> {
         let caller = request.extensions().get::<Caller>().expect("proto's server says of each request who calls");
-        self.doorkeeper.check(caller).map_err(|refusal| match refusal {
+        let admitted = self.doorkeeper.check(caller);
+        if let Some(standing) = request.extensions().get::<Standing>() {
+            // A good certificate of somebody who was removed must keep nobody else out.
+            standing.set(admitted.as_ref().is_ok_and(|admitted| admitted.principal != Principal::Joiner));
+        }
+        admitted.map_err(|refusal| match refusal {
             Refusal::Removed(_) => refuse("removed", refusal.to_string()),
             other => stranger(other.to_string()),
         })

@@ -5,7 +5,7 @@
 //! - Two-phase commit: with redb's cheaper commit, damage to the newest transaction would be "repaired" by going
 //!   back one, which un-says a vote. This way damage is an error.
 //! - A file that should be there and is not, or does not hold what was written, is an error: a node that starts
-//!   over with an empty store votes twice. So opening first checks every page through [`Overlay`], which keeps
+//!   over with an empty store votes twice. So opening first checks every page through `Overlay`, which keeps
 //!   all writes in memory, and only then opens the file itself: whatever is wrong with it, it stays as it was.
 //! - Any failed write is the end: nobody knows what reached the disk. The node stops (`Input::StoreFailed`).
 

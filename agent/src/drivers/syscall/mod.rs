@@ -13,6 +13,7 @@ pub use children::{ChildSetup, prepare_child, take_descriptor_3};
 pub use files::{Growth, data_from, punch};
 pub use held::{ExecFailure, HeldChild, Identity, Program, Status, Step, collect};
 
+use super::mappings;
 use std::{
     fs::{self, File},
     io,
@@ -421,27 +422,28 @@ pub fn trim_allocator() {
     }
 }
 
+/// Neighbouring code pages that come back together, see below.
+const CODE_CHUNK_BYTES: usize = 16 * 1024;
+
 /// Unmaps the pages of our own binary: code and constants that ran once and may not run again for long. They stay in
 /// the kernel's page cache and come back by a page fault each, so this costs microseconds and loses nothing.
+///
+/// A fault on a file maps the 64 KiB around it (`fault_around_bytes`), so code that is used here and there would bring
+/// nearly all the rest back. The kernel does not look past the mapping's end: every other chunk gets another access
+/// hint, which makes each a mapping of its own (about 200 bytes of kernel memory).
 ///
 /// # Errors
 /// As reading /proc/self/smaps.
 pub fn release_code_pages() -> io::Result<()> {
-    let binary = fs::read_link("/proc/self/exe")?;
-    let smaps = fs::read_to_string("/proc/self/smaps")?;
-    let hex = |text| usize::from_str_radix(text, 16).ok();
-    let mut mapping = None;
-    for line in smaps.lines() {
-        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
-        if let Some((start, end)) = first.split_once('-') {
-            // proc_pid_smaps(5): start-end permissions offset device inode path; here readable and not writable ones.
-            let ours = rest.starts_with("r-") && rest.ends_with(&*binary.to_string_lossy());
-            mapping = hex(start).zip(hex(end)).filter(|_| ours);
-        } else if let (Some((start, end)), "Anonymous:", "0 kB") = (mapping, first, rest.trim()) {
-            // Not zero are private copies (relocated pointers, made read-only since): they are not in the file like this.
-            // SAFETY: the range is our own binary's, not writable, without private copies, and nothing ever unmaps it:
-            // whoever touches it next gets the same bytes from the file (no one can write it now: ETXTBSY).
-            check(unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) })?;
+    for range in mappings::of_own_binary()? {
+        for (number, start) in range.clone().step_by(CODE_CHUNK_BYTES).enumerate() {
+            let length = CODE_CHUNK_BYTES.min(range.end - start);
+            let hint = if number % 2 == 0 { libc::MADV_RANDOM } else { libc::MADV_NORMAL };
+            for advice in [hint, libc::MADV_DONTNEED] {
+                // SAFETY: the range is our own binary's, not writable, without private copies, and nothing ever unmaps
+                // it: whoever touches it next gets the same bytes from the file (no one can write it now: ETXTBSY).
+                check(unsafe { libc::madvise(start as *mut libc::c_void, length, advice) })?;
+            }
         }
     }
     Ok(())

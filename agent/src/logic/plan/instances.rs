@@ -156,7 +156,7 @@ fn worth(sight: &Sight, instance: &InstanceRecord) -> u8 {
 
 fn replace(sight: &Sight, decisions: &mut Vec<Decision>) {
     let Some(after_ms) = sight.state.settings.replace_after_ms else { return };
-    if counted(sight) > sight.state.desired_nodes as usize || sight.state.brake(sight.stamp_ms()).is_some() {
+    if counted(sight) > sight.state.desired_nodes as usize || sight.state.brake_for_replacement(sight.stamp_ms()).is_some() {
         return;
     }
     for instance in

@@ -86,6 +86,10 @@ impl Consensus {
     }
 
     fn step_checked(&mut self, message: Message) {
+        // An order to campaign (see `tick`).
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.is_installing() {
+            return;
+        }
         // Err means "not for us now" (unknown peer, dropped): raft-rs has changed nothing.
         let _ = self.node.step(message);
         self.draw_timeout();

@@ -89,6 +89,8 @@ struct Outstanding {
     number: u64,
     ready: Option<u64>,
     held: Vec<Outgoing>,
+    /// Position of the leader's snapshot in this batch.
+    snapshot: Option<u64>,
 }
 
 pub struct Consensus {
@@ -176,6 +178,11 @@ impl Consensus {
     }
 
     pub fn tick(&mut self) {
+        // Between a snapshot and its being durable raft-rs counts entries as unapplied that no longer exist, and panics
+        // if it campaigns; who does not hold its state yet has no business leading anyway.
+        if self.is_installing() {
+            return;
+        }
         self.node.tick();
         self.draw_timeout();
     }
@@ -328,7 +335,12 @@ impl Consensus {
 
         if save {
             self.number += 1;
-            self.outstanding = Some(Outstanding { number: self.number, ready: Some(number), held });
+            self.outstanding = Some(Outstanding {
+                number: self.number,
+                ready: Some(number),
+                held,
+                snapshot: output.restore.as_ref().map(|(index, _)| *index),
+            });
             output.persist = Some((self.number, batch));
         } else {
             self.node.on_persist_ready(number);
@@ -339,7 +351,7 @@ impl Consensus {
 
     fn save_compaction(&mut self, snapshot: SnapshotRecord) -> Output {
         self.number += 1;
-        self.outstanding = Some(Outstanding { number: self.number, ready: None, held: Vec::new() });
+        self.outstanding = Some(Outstanding { number: self.number, ready: None, held: Vec::new(), snapshot: None });
         self.unsaved_commit = false;
         let hard_state = Some(encode(&self.node.store().hard_state));
         let batch = Batch { snapshot: Some(snapshot), hard_state, ..Batch::default() };
@@ -391,7 +403,16 @@ impl Consensus {
         if let Some(ready) = outstanding.ready {
             self.node.on_persist_ready(ready);
         }
+        // What the snapshot holds is applied; raft-rs wants to be told.
+        if let Some(index) = outstanding.snapshot {
+            self.node.advance_apply_to(index);
+        }
         outstanding.held
+    }
+
+    /// The leader's snapshot is on its way to the disk.
+    fn is_installing(&self) -> bool {
+        self.outstanding.as_ref().is_some_and(|outstanding| outstanding.snapshot.is_some())
     }
 
     fn outgoing(&self, messages: Vec<Message>) -> Vec<Outgoing> {

@@ -230,33 +230,18 @@ impl Replica {
         }
     }
 
-    pub(super) fn handle_enlisted(&mut self, member: MemberId, ok: bool) {
+    /// A node answered `Enlist` or `Discharge`, or could not be asked.
+    pub(super) fn handle_seat_answer(&mut self, key: CallKey, ok: bool) {
         let now = self.now.mono;
         let Some(leading) = &mut self.leading else { return };
-        let key = CallKey::Enlist(member);
         if !leading.observed.end_key(key) {
             return;
         }
         leading.plan_soon = true;
-        if ok {
-            leading.observed.enlisted(member);
-        } else {
-            leading.observed.back_off(key, now);
-        }
-    }
-
-    pub(super) fn handle_discharged(&mut self, member: MemberId, ok: bool) {
-        let now = self.now.mono;
-        let Some(leading) = &mut self.leading else { return };
-        let key = CallKey::Discharge(member);
-        if !leading.observed.end_key(key) {
-            return;
-        }
-        leading.plan_soon = true;
-        if ok {
-            leading.observed.discharged(member);
-        } else {
-            leading.observed.back_off(key, now);
+        match key {
+            CallKey::Enlist(member) if ok => leading.observed.enlisted(member),
+            CallKey::Discharge(member) if ok => leading.observed.discharged(member),
+            _ => leading.observed.back_off(key, now),
         }
     }
 

@@ -17,6 +17,7 @@ mod tasks;
 mod views;
 
 use super::{
+    plan::CallKey,
     raft::{Consensus, Content, Outgoing, Output, RaftError, TickTimings, originate},
     state::State,
 };
@@ -162,6 +163,9 @@ impl Replica {
             replica.resume(member, &restored)?;
         } else if let Some(genesis) = replica.config.originate.take() {
             replica.originate(genesis)?;
+        } else if replica.config.keyring.take().is_some() {
+            // The process ended between giving up the seat and deleting it, or between getting it and taking the seat.
+            replica.effects.push_back(Effect::Keyring(None));
         }
         replica.settle();
         Ok(replica)
@@ -237,8 +241,8 @@ impl Replica {
             }
             Input::Enlist { ticket, from, member, keyring } => self.handle_enlist(ticket, from, member, keyring),
             Input::Discharge { ticket, from: _, member } => self.handle_discharge(ticket, member),
-            Input::Enlisted { member, ok, .. } => self.handle_enlisted(member, ok),
-            Input::Discharged { member, ok, .. } => self.handle_discharged(member, ok),
+            Input::Enlisted { member, ok, .. } => self.handle_seat_answer(CallKey::Enlist(member), ok),
+            Input::Discharged { member, ok, .. } => self.handle_seat_answer(CallKey::Discharge(member), ok),
             Input::Provided { id, outcome } => self.handle_provided(id, outcome),
             Input::Task { number, event } => self.handle_task(number, event),
             Input::TasksFound { orders } => self.handle_tasks_found(orders),

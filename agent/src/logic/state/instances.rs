@@ -12,10 +12,18 @@ const HOUR_MS: u64 = 3_600_000;
 impl State {
     /// Why no instance may be launched now, if so. Asked before proposing and again when the entry is applied.
     pub fn brake(&self, stamp_ms: u64) -> Option<String> {
+        self.brake_at(self.instances.values().filter(|i| !i.ended()).count(), stamp_ms)
+    }
+
+    /// The same once one instance has made room for another: a full cluster replaces what it loses.
+    pub fn brake_for_replacement(&self, stamp_ms: u64) -> Option<String> {
+        self.brake_at(self.instances.values().filter(|i| !i.ended()).count().saturating_sub(1), stamp_ms)
+    }
+
+    fn brake_at(&self, alive: usize, stamp_ms: u64) -> Option<String> {
         if self.destroying {
             return Some("the cluster is being destroyed".into());
         }
-        let alive = self.instances.values().filter(|i| !i.ended()).count();
         if alive >= self.settings.max_nodes as usize || alive >= INSTANCES_MAX {
             return Some(format!("{alive} instances exist, max_nodes is {}", self.settings.max_nodes));
         }

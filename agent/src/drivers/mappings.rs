@@ -1,0 +1,57 @@
+//! Where this program's own file lies in memory.
+//!
+//! Code and constants are pages of the file, shared with the page cache: the process may let go of them at any time.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
+    ops::Range,
+    sync::OnceLock,
+};
+
+/// The address ranges of our binary's code and constants: readable, never writable, with no page that differs from
+/// the file (relocated pointers, made read-only since, do).
+///
+/// # Errors
+/// As reading `/proc/self`.
+pub(super) fn of_own_binary() -> io::Result<&'static [Range<usize>]> {
+    // They stay as long as the process; looked up once, since cutting them into pieces makes the list long.
+    static KNOWN: OnceLock<Vec<Range<usize>>> = OnceLock::new();
+    match KNOWN.get() {
+        Some(known) => Ok(known),
+        None => look().map(|found| KNOWN.get_or_init(|| found).as_slice()),
+    }
+}
+
+fn look() -> io::Result<Vec<Range<usize>>> {
+    let binary = fs::read_link("/proc/self/exe")?;
+    let mut ranges = Vec::new();
+    let mut mapping = None;
+    // proc_pid_smaps(5): a line with start-end, permissions, offset, device, inode and path, then lines about it.
+    for line in BufReader::new(File::open("/proc/self/smaps")?).lines() {
+        let line = line?;
+        let (first, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        if let Some((start, end)) = first.split_once('-') {
+            let ours = rest.starts_with("r-") && rest.ends_with(&*binary.to_string_lossy());
+            mapping = address(start).zip(address(end)).filter(|_| ours);
+        } else if let (Some((start, end)), "Anonymous:", "0 kB") = (mapping, first, rest.trim()) {
+            ranges.push(start..end);
+        }
+    }
+    Ok(ranges)
+}
+
+fn address(text: &str) -> Option<usize> {
+    usize::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_very_code_lies_in_one_of_the_ranges() {
+        let here = of_own_binary as *const () as usize;
+        assert!(of_own_binary().expect("/proc is there").iter().any(|range| range.contains(&here)));
+    }
+}
