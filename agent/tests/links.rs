@@ -81,7 +81,7 @@ impl End {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
         let spec = ServiceSpec { command, ..ServiceSpec::default() };
         let order = TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted: true, spec };
-        self.runtime.carry_out(TaskCall::Start { order, restarts: 0 });
+        self.runtime.carry_out(TaskCall::Start { order: Box::new(order), restarts: 0 });
         loop {
             if let Ok(Input::Task { event: TaskEvent::Ended(exit), .. }) = self.tasks.recv().await {
                 return assert_eq!(exit, Exit::Code(0));

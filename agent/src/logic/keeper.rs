@@ -267,7 +267,7 @@ impl Keeper {
                 Phase::Waiting { .. } if !order.wanted => entry.phase = Phase::Ended { failed: false },
                 Phase::Waiting { until } if until <= now => {
                     entry.phase = Phase::Starting;
-                    calls.push(TaskCall::Start { order: order.clone(), restarts: entry.restarts });
+                    calls.push(TaskCall::Start { order: Box::new(order.clone()), restarts: entry.restarts });
                 }
                 _ => {}
             }

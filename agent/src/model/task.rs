@@ -1,7 +1,7 @@
 //! One running copy of a service on one node.
 
 use super::{ids::NodeId, service::ServiceSpec};
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
 /// Counts up over the whole cluster, never reused. Shown as `service.number`.
@@ -142,7 +142,7 @@ pub enum TaskEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskCall {
     /// Start it (its earlier process has ended). `Up` or `NotStarted` follows, later `Ended`.
-    Start { order: TaskOrder, restarts: u32 },
+    Start { order: Box<TaskOrder>, restarts: u32 },
     /// Ask it to end with `signal`, kill it (its whole process group or cgroup) after `timeout_ms`. `Ended` follows.
     Stop { number: TaskNumber, signal: u32, timeout_ms: u64 },
     /// It has ended and is not wanted: delete its record and, later, its log.

@@ -127,7 +127,7 @@ impl World {
                 match broken {
                     Some((_, code)) => (number, TaskEvent::Ended(Exit::Code(code))),
                     None => {
-                        self.running.insert(number, order);
+                        self.running.insert(number, *order);
                         return;
                     }
                 }

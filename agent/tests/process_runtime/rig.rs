@@ -76,7 +76,7 @@ impl Rig {
     }
 
     pub fn call_start(&self, order: TaskOrder) {
-        self.runtime.carry_out(TaskCall::Start { order, restarts: 0 });
+        self.runtime.carry_out(TaskCall::Start { order: Box::new(order), restarts: 0 });
     }
 
     pub async fn start(&self, order: TaskOrder) -> (u32, BTreeMap<u16, u16>) {

@@ -39,7 +39,7 @@ pub struct Runtime {
 
 pub enum TaskStep {
     /// The child is about to exec, in this life of the agent.
-    Execs(u64, TaskOrder),
+    Execs(u64, Box<TaskOrder>),
     /// The process with this pid ends.
     Ends(TaskNumber, u32, Exit),
 }
@@ -85,7 +85,7 @@ impl World {
                     number.0
                 );
                 assert!(runtime.spoken_to == life, "violation: n{host} starts task {} on old records", number.0);
-                runtime.records.insert(number, order.clone());
+                runtime.records.insert(number, (*order).clone());
                 self.checkers.runs(number.0, host);
                 let slow = if self.rng.chance(100) { 2_000 } else { 60 };
                 self.later((1, slow), Event::Task { host, step: TaskStep::Execs(life, order) });

@@ -23,6 +23,7 @@ pub struct FalseNode {
 #[tonic::async_trait]
 impl Disco for FalseNode {
     type WatchStream = Pin<Box<dyn futures_lite::Stream<Item = Result<v1::ReadReply, Status>> + Send>>;
+    type LogsStream = Pin<Box<dyn futures_lite::Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteReply>, Status> {
         let request = request.into_inner();
@@ -34,6 +35,15 @@ impl Disco for FalseNode {
         Ok(Response::new(v1::ReadReply::default()))
     }
     async fn watch(&self, _: Request<v1::ReadRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn eval(&self, _: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
     async fn issue_admin(&self, request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {

@@ -138,6 +138,7 @@ pub mod samples {
             answered_by: format!("{:016x}", 1),
             voters: vec![1, 2],
             learners: vec![],
+            ..Default::default()
         }
     }
 }

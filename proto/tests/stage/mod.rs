@@ -179,6 +179,7 @@ fn key(request: ReadRequest) -> String {
     }
 }
 
+type Lines = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 type Replies = Pin<Box<dyn Stream<Item = Result<ReadReply, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -216,6 +217,20 @@ impl v1::disco_server::Disco for Echo {
         }))
     }
 
+    async fn plan(&self, _request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn eval(&self, _request: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    type LogsStream = Lines;
+
+    async fn logs(&self, _request: Request<v1::LogsRequest>) -> Result<Response<Lines>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn issue_admin(&self, _request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
         Err(Status::unimplemented("not played"))
     }
@@ -250,6 +265,12 @@ impl v1::peer_server::Peer for Echo {
     }
 
     async fn renew(&self, _request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    type TaskLogsStream = Lines;
+
+    async fn task_logs(&self, _request: Request<v1::LogsRequest>) -> Result<Response<Lines>, Status> {
         Err(Status::unimplemented("not played"))
     }
 

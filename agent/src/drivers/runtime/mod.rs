@@ -108,7 +108,7 @@ impl Actor {
         while let Ok(word) = words.recv().await {
             match word {
                 Word::Call(call) => match *call {
-                    TaskCall::Start { order, restarts } => self.start(order, restarts).await,
+                    TaskCall::Start { order, restarts } => self.start(*order, restarts).await,
                     TaskCall::Stop { number, signal, timeout_ms } => self.stop(number, StopWish { signal, timeout_ms }),
                     TaskCall::Forget { number } => self.forget(number).await,
                 },
