@@ -156,6 +156,9 @@ fn read(path: &Path) -> Result<Option<String>, DataDirError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Err(DataDirError::Damaged { path: path.to_owned(), what: "it is not text".into() })
+        }
         Err(source) => Err(failed("read", path)(source)),
     }
 }

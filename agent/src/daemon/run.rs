@@ -32,6 +32,7 @@ use crate::{
     },
     logic::replica::{self, Genesis, Replica, Timings},
     model::{
+        ids::{ClusterId, NodeId},
         io::{Input, Keyring, Restored},
         limits,
     },
@@ -68,8 +69,10 @@ enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Files(#[from] FilesError),
-    #[error("this node's certificate cannot be used")]
-    Certificate(#[from] PkiError),
+    #[error("node.key, node.crt and ca.crt in {0} cannot be used together")]
+    Certificate(String, #[source] PkiError),
+    #[error("node.crt is for {shown} of cluster {in_cluster}, but identity.toml says node {node} of cluster {cluster}")]
+    Mixed { shown: pki::Subject, in_cluster: ClusterId, node: NodeId, cluster: ClusterId },
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error("the state in {} cannot be used", .0)]
@@ -90,11 +93,19 @@ impl RunError {
             RunError::Config(error) => error.hint(),
             RunError::DataDir(DataDirError::InUse { .. }) => Some("stop it first, or give this one another --data-dir".into()),
             RunError::Purposeless(_) => Some("set `originate = true`, or `seeds` and `token` (from `disco token create`)".into()),
+            RunError::Origin(OriginError::Store(StoreError::Unexpected { .. }))
+            | RunError::Join(JoinError::Store(StoreError::Unexpected { .. })) => {
+                Some("restore identity.toml from a copy, or give this node another --data-dir".into())
+            }
             RunError::Join(JoinError::Refused { .. } | JoinError::OtherCluster { .. }) => {
                 Some("make a new token with `disco token create` and set it as `token`".into())
             }
-            RunError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
-                Some("this node cannot go on; remove it with `disco node rm` and let it join anew with an empty data dir".into())
+            RunError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. } | StoreError::Foreign { .. })
+            | RunError::Files(FilesError::Missing(_) | FilesError::Damaged { .. })
+            | RunError::DataDir(DataDirError::Damaged { .. })
+            | RunError::Certificate(..)
+            | RunError::Mixed { .. } => {
+                Some("restore the file from a copy; without one this node cannot go on: remove it with `disco node rm` and let it join anew with an empty data dir".into())
             }
             _ => None,
         }
@@ -183,12 +194,16 @@ async fn run(
     spawner: Spawner,
 ) -> Result<Ended, RunError> {
     let files = KeyFiles::new(data_dir.path());
+    let keys = Keys { files: files.clone(), trust: Trust::new() };
+    let (key, (certificate, ca)) = (files.key()?, files.certificates()?);
+    let unusable = |error| RunError::Certificate(data_dir.path().display().to_string(), error);
+    keys.trust.install(&certificate, &key, &ca).map_err(unusable)?;
+    let public_key = pki::public_key(&key).map_err(unusable)?;
+    check_certificate(&keys.trust, &identity)?;
+    // After everything that may be damaged: opening it writes in it.
     let store_path = data_dir.file("store.redb");
     let mut store = Store::open(&store_path, Expect::Existing)?;
     let restored = store.load();
-    let keys = Keys { files: files.clone(), trust: Trust::new() };
-    let (key, (certificate, ca)) = (files.key()?, files.certificates()?);
-    keys.trust.install(&certificate, &key, &ca)?;
     if identity.originating && restored.member.is_some() {
         identity.originating = false;
         data_dir.save_identity(&identity)?;
@@ -219,7 +234,7 @@ async fn run(
         memory: machine::memory(),
         labels: config.labels.clone(),
         instance: config.instance.clone(),
-        public_key: pki::public_key(&key)?,
+        public_key,
         keyring,
         originate: genesis,
         seeds: managers.iter().chain(&config.seeds).cloned().collect(),
@@ -286,8 +301,20 @@ fn keyring_of(keys: &Keys, restored: &Restored, originating: bool) -> Result<Opt
         keys.hold(None)?;
         return Ok(None);
     }
+    if keyring.is_none() && entitled {
+        return Err(keys.files.keyring_missing().into());
+    }
     keys.trust.set_keyring(keyring.as_ref(), &keys.trust.ca()).map_err(KeysError::Keyring)?;
     Ok(keyring)
+}
+
+/// Files of two nodes must not be mixed: TLS would show one and the state would hear of the other.
+fn check_certificate(trust: &Trust, identity: &Identity) -> Result<(), RunError> {
+    let shown = trust.identity().expect("it was installed right before");
+    if (shown.cluster, &shown.subject) == (identity.cluster, &pki::Subject::Node(identity.node)) {
+        return Ok(());
+    }
+    Err(RunError::Mixed { shown: shown.subject, in_cluster: shown.cluster, node: identity.node, cluster: identity.cluster })
 }
 
 fn timings(config: &Config) -> Timings {

@@ -116,6 +116,11 @@ impl KeyFiles {
         codec::decode(&bytes).map(Some).map_err(|error: DecodeError| self.damaged(KEYRING, error))
     }
 
+    /// What to say when a node with a seat finds no keyring.
+    pub fn keyring_missing(&self) -> FilesError {
+        FilesError::Missing(self.folder.join(KEYRING))
+    }
+
     /// Saves the keyring, or (None) deletes it. Durable on return.
     ///
     /// # Errors
