@@ -9,6 +9,7 @@ use crate::message::Failure;
 use agent::model::limits;
 use proto::v1::{self, disco_client::DiscoClient, read_reply, read_request, write_request};
 use proto::{Channel, ChannelLimits, Spawner};
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use tonic::{Code, Response, Status, Streaming};
 
 /// One attempt at one address. A frozen node must not eat the whole limit.
 const ATTEMPT_MAX: Duration = Duration::from_secs(4);
+/// One attempt at what runs a script, which may take its time.
+const SCRIPT_MAX: Duration = Duration::from_secs(45);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 
@@ -213,6 +216,42 @@ impl Client {
         .await
     }
 
+    /// What applying these modules would change. Asking twice does no harm.
+    ///
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn plan(&mut self, files: HashMap<String, String>) -> Result<v1::PlanReply, CallError> {
+        self.call_for(SCRIPT_MAX, worth_another_try, |mut grpc| {
+            let request = slow(v1::PlanRequest { files: files.clone() });
+            async move { grpc.plan(request).await }
+        })
+        .await
+    }
+
+    /// Evaluates an expression on the leader, once: what it does may not bear being done again.
+    ///
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn eval(&mut self, expression: &str) -> Result<v1::EvalReply, CallError> {
+        self.call_for(SCRIPT_MAX, was_not_taken, |mut grpc| {
+            let request = slow(v1::EvalRequest { expression: expression.to_owned() });
+            async move { grpc.eval(request).await }
+        })
+        .await
+    }
+
+    /// Opens a stream of a service's lines.
+    ///
+    /// # Errors
+    /// Refused, or nobody answered within the patience.
+    pub async fn logs(&mut self, request: &v1::LogsRequest) -> Result<Streaming<v1::LogLine>, CallError> {
+        self.call(|mut grpc| {
+            let request = request.clone();
+            async move { grpc.logs(request).await }
+        })
+        .await
+    }
+
     /// # Errors
     /// Refused, or nobody answered within the patience.
     pub async fn issue_admin(&mut self, csr: Vec<u8>) -> Result<v1::IssueAdminReply, CallError> {
@@ -234,6 +273,19 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_for(ATTEMPT_MAX, worth_another_try, attempt).await
+    }
+
+    /// `again`: whether an answer is worth another try.
+    async fn call_for<T, F>(
+        &mut self,
+        attempt_max: Duration,
+        again: fn(&Status) -> bool,
+        attempt: impl Fn(DiscoClient<Channel>) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let started = Instant::now();
         let mut pause = PAUSE_FIRST;
         loop {
@@ -243,13 +295,14 @@ impl Client {
             for turn in 0..count {
                 let index = (self.good + turn) % count;
                 let left = self.patience.answered.saturating_sub(started.elapsed()).max(PAUSE_FIRST);
+                let limit = if attempt_max > ATTEMPT_MAX { attempt_max } else { attempt_max.min(left) };
                 let door = &self.doors[index];
-                match within(ATTEMPT_MAX.min(left), attempt(door.grpc.clone())).await {
+                match within(limit, attempt(door.grpc.clone())).await {
                     Some(Ok(response)) => {
                         self.good = index;
                         return Ok(response.into_inner());
                     }
-                    Some(Err(status)) if !worth_another_try(&status) => {
+                    Some(Err(status)) if !again(&status) => {
                         self.good = index;
                         return Err(CallError::Refused { code: status.code(), why: status.message().to_owned() });
                     }
@@ -258,6 +311,10 @@ impl Client {
                         let unreachable = format!("cannot reach {}: ", door.address);
                         reached |= !why.starts_with(&unreachable);
                         tried.push((door.address.clone(), why.strip_prefix(&unreachable).unwrap_or(why).to_owned()));
+                    }
+                    None if attempt_max > ATTEMPT_MAX => {
+                        let why = format!("no answer within {} s; what came of it is unknown", attempt_max.as_secs());
+                        return Err(CallError::Unanswered { tried: vec![(door.address.clone(), why)] });
                     }
                     None => {
                         reached = true;
@@ -280,6 +337,19 @@ fn worth_another_try(status: &Status) -> bool {
     let limit = status.metadata().get("disco-code").is_some_and(|code| code == "limit");
     let passing = [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
     passing.contains(&status.code()) && !limit
+}
+
+/// Nothing of it was begun.
+fn was_not_taken(status: &Status) -> bool {
+    let code = status.metadata().get("disco-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+    status.message().starts_with("cannot reach ") || matches!(code, "busy" | "elsewhere" | "not_a_manager")
+}
+
+/// A request that may take longer than others.
+fn slow<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(SCRIPT_MAX);
+    request
 }
 
 /// The node answered something else than was asked.

@@ -1,7 +1,7 @@
 //! Which cluster is meant: a project folder and what its `.disco/` knows.
 //!
 //! `.disco/` = `cluster.json` (id, name, provider), `addresses` (one host:port a line), `ca.crt`, `admin.crt`, `admin.key`,
-//! `stopped`, `lock`, `journal.jsonl` and, for the local provider, `instances/`. Files are replaced whole, never written into.
+//! `stopped`, `pushed` (which modules the cluster was given), `lock`, `journal.jsonl` and, for the local provider, `instances/`. Files are replaced whole, never written into.
 
 use crate::args::Global;
 use crate::message::Failure;
@@ -216,6 +216,14 @@ impl Context {
         }
         let text: String = ids.iter().flat_map(|id| [id.as_str(), "\n"]).collect();
         self.write("stopped", text.as_bytes(), 0o644)
+    }
+
+    /// Notes the digest of the modules this folder gave its cluster last.
+    ///
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_pushed(&self, digest: &str) -> Result<(), Failure> {
+        self.write("pushed", format!("{digest}\n").as_bytes(), 0o644)
     }
 
     /// The administrator's key, if one was made.

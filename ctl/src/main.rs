@@ -12,6 +12,7 @@ mod context;
 mod identity;
 mod journal;
 mod message;
+mod modules;
 mod out;
 mod render;
 
@@ -40,6 +41,6 @@ fn main() -> ExitCode {
     ExitCode::from(match exit {
         Exit::Done => 0,
         Exit::No => 1,
-        Exit::Broke => 2,
+        Exit::Broke | Exit::Changes => 2,
     })
 }

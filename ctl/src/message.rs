@@ -14,6 +14,8 @@ pub enum Exit {
     No = 1,
     /// Something broke, or the command line was wrong.
     Broke = 2,
+    /// `plan` found something to change.
+    Changes = 3,
 }
 
 /// Why a command ended early.
@@ -57,6 +59,11 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// For a command whose exit 2 means something else.
+    pub fn into_no(self) -> Failure {
+        Failure { exit: Exit::No, ..self }
     }
 
     pub fn exit(&self) -> Exit {

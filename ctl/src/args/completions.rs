@@ -16,7 +16,7 @@ pub fn script(shell: Shell) -> String {
 /// For every typed beginning, the words that may follow: `"" -> init bootstrap …`, `"node" -> ls inspect rm`.
 fn next_words() -> BTreeMap<String, Vec<&'static str>> {
     let mut next: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
-    for spec in table::COMMANDS {
+    for spec in table::commands() {
         for (i, word) in spec.words.iter().enumerate() {
             let words = next.entry(spec.words[..i].join(" ")).or_default();
             if !words.contains(word) {
@@ -45,7 +45,7 @@ fn bash() -> String {
     );
     text.push_str("  case $before in\n    --dir) COMPREPLY=($(compgen -d -- \"$word\")); return;;\n    --socket|--discod) COMPREPLY=($(compgen -f -- \"$word\")); return;;\n");
     let mut chosen = BTreeMap::new();
-    for flag in table::COMMANDS.iter().flat_map(|s| s.flags).filter(|f| !f.choices.is_empty()) {
+    for flag in table::commands().flat_map(|s| s.flags).filter(|f| !f.choices.is_empty()) {
         chosen.insert(flag.long, flag.choices.join(" "));
     }
     for (long, choices) in chosen {
@@ -55,7 +55,7 @@ fn bash() -> String {
     for (typed, words) in next_words() {
         let _ = writeln!(text, "    '{typed}') next='{}';;", words.join(" "));
     }
-    for spec in table::COMMANDS {
+    for spec in table::commands() {
         let mut words: Vec<String> = operands(spec).iter().map(|w| (*w).to_owned()).collect();
         words.extend(spec.flags.iter().map(|f| format!("--{}", f.long)));
         let _ = writeln!(text, "    '{}'*) next='{}';;", spec.words.join(" "), words.join(" "));
@@ -71,7 +71,7 @@ fn bash() -> String {
 
 fn fish() -> String {
     let mut text = String::from("complete -c disco -f\n");
-    for spec in table::COMMANDS {
+    for spec in table::commands() {
         let (last, before) = spec.words.split_last().expect("a command has words");
         let condition = match before.first() {
             None => "__fish_use_subcommand".to_owned(),
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn fish_and_zsh_know_every_command() {
         let (fish, zsh) = (script(Shell::Fish), script(Shell::Zsh));
-        for spec in table::COMMANDS {
+        for spec in table::commands() {
             let last = spec.words[spec.words.len() - 1];
             assert!(fish.contains(&format!("-a {last} -d")) && zsh.contains(last), "{last}");
         }

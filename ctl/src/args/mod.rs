@@ -1,16 +1,17 @@
 //! From words on a command line to a [`Command`] that cannot be wrong in form.
 //!
-//! One table (`table.rs`) says what commands, operands and flags there are; parsing, `--help`, the suggestions and the
+//! One table (`table/`) says what commands, operands and flags there are; parsing, `--help`, the suggestions and the
 //! shells' completions all read it, so they cannot disagree.
 
+mod command;
 pub mod completions;
 pub mod help;
 pub mod table;
 pub mod units;
 
+pub use command::{Command, Shell};
+
 use crate::message::Failure;
-use agent::model::instance::InstanceDesired;
-use agent::model::node::Role;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -76,78 +77,6 @@ pub struct Global {
     pub socket: Option<PathBuf>,
     pub discod: Option<PathBuf>,
     pub json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-/// What is to be done, parsed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// The words typed before `--help`: empty for the whole.
-    Help(Vec<String>),
-    Version,
-    Init,
-    Bootstrap {
-        yes: bool,
-    },
-    Status {
-        watch: bool,
-        stale: bool,
-    },
-    Scale(u32),
-    NodeLs {
-        stale: bool,
-    },
-    NodeInspect {
-        node: String,
-        stale: bool,
-    },
-    NodeRm(String),
-    InstanceLs {
-        stale: bool,
-    },
-    InstanceSet {
-        id: String,
-        desired: InstanceDesired,
-    },
-    TokenCreate {
-        role: Role,
-        ttl_ms: u64,
-        uses: u32,
-    },
-    TokenLs {
-        stale: bool,
-    },
-    TokenRevoke(String),
-    KvGet {
-        key: String,
-        raw: bool,
-        stale: bool,
-    },
-    /// `value` `None`: read it from standard input.
-    KvSet {
-        key: String,
-        value: Option<String>,
-    },
-    KvDel(String),
-    KvLs {
-        prefix: String,
-        stale: bool,
-    },
-    KvWatch(String),
-    Events {
-        follow: bool,
-        stale: bool,
-    },
-    Destroy {
-        yes: bool,
-    },
-    Completions(Shell),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -251,7 +180,7 @@ fn usage(error: lexopt::Error) -> Failure {
 fn unknown_command(typed: &[String]) -> Failure {
     let all = typed.join(" ");
     let failure = Failure::broke(format!("there is no command `{all}`"));
-    match nearest(&all, table::COMMANDS.iter().map(|s| s.words.join(" "))) {
+    match nearest(&all, table::commands().map(|s| s.words.join(" "))) {
         Some(near) => failure.hint(format!("did you mean `disco {near}`?")),
         None => failure.hint("see `disco --help`"),
     }
@@ -267,7 +196,7 @@ fn unknown_flag(shown: &str, spec: Option<&'static Spec>) -> Failure {
 }
 
 /// The candidate that takes the fewest edits, if that is at most a third of the word.
-fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+pub fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     candidates.map(|c| (distance(word, &c), c)).filter(|(d, c)| *d <= 1 + c.len().max(word.len()) / 3).min().map(|(_, c)| c)
 }
 
@@ -286,70 +215,4 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Invocation, Failure> {
-        parse(line.split_whitespace().map(OsString::from))
-    }
-
-    #[test]
-    fn each_line_means_its_command() {
-        let table = [
-            ("bootstrap --yes", Command::Bootstrap { yes: true }),
-            ("status", Command::Status { watch: false, stale: false }),
-            ("status --watch --stale", Command::Status { watch: true, stale: true }),
-            ("scale 3", Command::Scale(3)),
-            ("node ls", Command::NodeLs { stale: false }),
-            ("node inspect n1", Command::NodeInspect { node: "n1".into(), stale: false }),
-            ("node rm n1", Command::NodeRm("n1".into())),
-            ("instance stop i-2", Command::InstanceSet { id: "i-2".into(), desired: InstanceDesired::Stopped }),
-            ("instance start i-2", Command::InstanceSet { id: "i-2".into(), desired: InstanceDesired::Running }),
-            ("instance terminate i-2", Command::InstanceSet { id: "i-2".into(), desired: InstanceDesired::Terminated }),
-            ("token create --role worker", Command::TokenCreate { role: Role::Worker, ttl_ms: 3_600_000, uses: 1 }),
-            ("token create --role=manager --ttl 7d --uses 3", Command::TokenCreate { role: Role::Manager, ttl_ms: 604_800_000, uses: 3 }),
-            ("kv get a/b --stale", Command::KvGet { key: "a/b".into(), raw: false, stale: true }),
-            ("kv set a -- --dashed", Command::KvSet { key: "a".into(), value: Some("--dashed".into()) }),
-            ("kv set a -", Command::KvSet { key: "a".into(), value: None }),
-            ("kv ls", Command::KvLs { prefix: String::new(), stale: false }),
-            ("events -f", Command::Events { follow: true, stale: false }),
-            ("destroy", Command::Destroy { yes: false }),
-            ("completions zsh", Command::Completions(Shell::Zsh)),
-            ("--version", Command::Version),
-            ("", Command::Help(vec![])),
-            ("node", Command::Help(vec!["node".into()])),
-            ("node ls --help", Command::Help(vec!["node".into(), "ls".into()])),
-            ("help kv", Command::Help(vec!["kv".into()])),
-        ];
-        for (line, command) in table {
-            assert_eq!(read(line).map(|i| i.command), Ok(command), "{line}");
-        }
-    }
-
-    #[test]
-    fn global_flags_stand_before_or_after_the_command() {
-        for line in ["--dir d --json status", "status --json --dir d", "status --dir=d --json"] {
-            assert_eq!(read(line).unwrap().global, Global { dir: Some("d".into()), json: true, ..Global::default() }, "{line}");
-        }
-    }
-
-    #[test]
-    fn what_has_no_place_is_named_with_the_nearest_that_has() {
-        let table = [
-            ("stauts", "there is no command `stauts`", "did you mean `disco status`?"),
-            ("node list", "there is no command `node list`", "did you mean `disco node ls`?"),
-            ("frobnicate", "there is no command `frobnicate`", "see `disco --help`"),
-            ("status --wach", "`disco status` has no flag `--wach`", "did you mean `--watch`?"),
-            ("scale", "`disco scale` needs N", "usage: disco scale N"),
-            ("scale 3 4", "`4` has no place in `disco scale`", "usage: disco scale N"),
-            ("scale many", "`many` is not a number of nodes", "give a whole number from 1 to 64"),
-            ("token create --role king", "`--role` cannot be `king`", "it is one of: manager, worker"),
-            ("token create", "`disco token create` needs --role", "it is one of: manager, worker"),
-            ("token create --role worker --ttl soon", "`soon` is not a duration", "write it as 250ms, 30s, 5m, 1h or 7d"),
-        ];
-        for (line, what, hint) in table {
-            let failure = read(line).expect_err(line);
-            assert_eq!(failure, Failure::broke(what).hint(hint), "{line}");
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! Durations as scripts write them (`disco.d.ts`): `"250ms" | "30s" | "5m" | "1h" | "7d"`, or milliseconds.
 
+use crate::message::Failure;
+
 /// Milliseconds, or `None` when it is no duration or does not fit.
 pub fn duration_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -13,6 +15,16 @@ pub fn duration_ms(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+/// Milliseconds, more than none.
+///
+/// # Errors
+/// It is no duration.
+pub fn duration(text: &str) -> Result<u64, Failure> {
+    duration_ms(text)
+        .filter(|ms| *ms > 0)
+        .ok_or_else(|| Failure::broke(format!("`{text}` is not a duration")).hint("write it as 250ms, 30s, 5m, 1h or 7d"))
 }
 
 #[cfg(test)]

@@ -1,13 +1,19 @@
 //! One file a command. Each opens what it needs, asks, prints.
 
+pub mod apply;
 pub mod bootstrap;
 pub mod destroy;
+pub mod eval;
 pub mod events;
 pub mod init;
 pub mod instance;
 pub mod kv;
+pub mod logs;
 pub mod node;
+pub mod plan;
+pub mod rollout;
 pub mod scale;
+pub mod service;
 pub mod status;
 pub mod token;
 pub mod watcher;
@@ -16,6 +22,7 @@ use crate::args::{Command, Global, Invocation, completions, help};
 use crate::client::Client;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
+use crate::modules::Modules;
 use crate::out::Out;
 use proto::Spawner;
 
@@ -56,6 +63,15 @@ impl Desk {
         }
     }
 
+    /// Writes down which modules this folder gave the cluster last. Best effort, as above.
+    pub fn note_pushed(&self, modules: &Modules) {
+        if self.context.socket.is_none()
+            && let Err(failure) = self.context.write_pushed(&modules.digest())
+        {
+            self.out.say(format!("warning: {}", failure.in_one_line()));
+        }
+    }
+
     /// Prints what a change came to: for programs its log index, for people `words`.
     ///
     /// # Errors
@@ -92,6 +108,22 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::Scale(nodes) => scale::run(desk()?, nodes).await,
         Command::NodeLs { stale } => node::list(desk()?, stale).await,
         Command::NodeInspect { node, stale } => node::inspect(desk()?, &node, stale).await,
+        // Exit 2 is "there are changes".
+        Command::Plan => plan::run(desk()?).await.map_err(Failure::into_no),
+        Command::Apply { yes, rollback: true, wait } => apply::rollback(desk()?, yes, wait).await,
+        Command::Apply { yes, rollback: false, wait } => apply::run(desk()?, yes, wait).await,
+        Command::ServiceLs { stale } => service::list(desk()?, stale).await,
+        Command::ServiceInspect { name, stale } => service::inspect(desk()?, &name, stale).await,
+        Command::ServiceScale { name, replicas, wait } => service::scale(desk()?, name, replicas, wait).await,
+        Command::ServiceRestart { name, wait } => service::restart(desk()?, name, wait).await,
+        Command::ServiceRollback { name, wait } => service::rollback(desk()?, name, wait).await,
+        Command::ServiceRm { name, yes } => service::remove(desk()?, name, yes).await,
+        Command::Logs { service, task, follow, since_ms, tail } => {
+            logs::run(desk()?, logs::question(service, task, follow, since_ms, tail)).await
+        }
+        Command::Eval(expression) => eval::run(desk()?, &expression).await,
+        Command::Repl => eval::repl(desk()?).await,
+        Command::NodeDrain { node, off, wait } => node::drain(desk()?, &node, off, wait).await,
         Command::NodeRm(node) => node::remove(desk()?, &node).await,
         Command::InstanceLs { stale } => instance::list(&global, out, spawner, stale).await,
         Command::InstanceSet { id, desired } => instance::set(desk()?, id, desired).await,

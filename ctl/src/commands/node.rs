@@ -1,6 +1,7 @@
-//! `disco node ls | inspect | rm`.
+//! `disco node ls | inspect | drain | rm`.
 
-use super::Desk;
+use super::{Desk, rollout};
+use crate::bootstrap::project::Progress;
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
 use crate::render::{json, status as screen};
@@ -12,7 +13,7 @@ pub async fn list(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
     if desk.out.json {
         desk.out.document(&status.nodes.iter().map(json::node).collect())?;
     } else {
-        desk.out.data(screen::nodes(&status.nodes, now_ms(), desk.out.paint))?;
+        desk.out.data(screen::nodes(&status, now_ms(), desk.out.paint))?;
     }
     Ok(Exit::Done)
 }
@@ -26,6 +27,23 @@ pub async fn inspect(mut desk: Desk, wanted: &str, stale: bool) -> Result<Exit, 
         desk.out.data(screen::node(node, now_ms(), desk.out.paint))?;
     }
     Ok(Exit::Done)
+}
+
+/// Moves its tasks away, or lets it take tasks again.
+pub async fn drain(mut desk: Desk, wanted: &str, off: bool, wait: bool) -> Result<Exit, Failure> {
+    let what = format!("cannot drain node `{wanted}`");
+    let status = desk.client.status(false).await.map_err(|e| e.failure(what.as_str()))?;
+    let node = find(&status.nodes, wanted)?.clone();
+    let op = write_request::Op::NodeDrain(v1::NodeDrain { node: node.id.clone(), drain: !off });
+    let reply = desk.client.write(op).await.map_err(|e| e.failure(what.as_str()))?;
+    if off {
+        return desk.changed(&reply, format!("node {} takes tasks again", node.name));
+    }
+    if wait {
+        let progress = Progress::new(desk.out);
+        rollout::until_drained(&mut desk.client, &node, |words| progress.line(words)).await?;
+    }
+    desk.changed(&reply, format!("node {} is drained: `disco node drain {} --off` lets it take tasks again", node.name, node.name))
 }
 
 pub async fn remove(mut desk: Desk, wanted: &str) -> Result<Exit, Failure> {

@@ -10,7 +10,8 @@ pub fn status(status: &v1::Status) -> Value {
         "leader": status.leader,
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
         "instances": status.instances.iter().map(instance).collect::<Vec<_>>(),
-        "services": [],
+        "services": status.services.iter().map(service).collect::<Vec<_>>(),
+        "script": { "version": status.script_version, "applied": status.script_applied, "error": some(&status.script_error) },
         "events": status.events.iter().map(event).collect::<Vec<_>>(),
         "problems": status.problems,
         "term": status.term,
@@ -48,6 +49,56 @@ pub fn instance(instance: &v1::Instance) -> Value {
     })
 }
 
+/// `service ls --json` is a list of these.
+pub fn service(service: &v1::Service) -> Value {
+    json!({
+        "name": service.name,
+        "desired": service.desired,
+        "running": service.running,
+        "healthy": service.healthy,
+        "version": service.version,
+        "command": service.command,
+        "roll": service.roll,
+        "roll_problem": some(&service.roll_problem),
+        "unplaced": service.unplaced,
+        "scaled_by_hand": service.scaled_by_hand,
+        "tasks": service.tasks.iter().map(|t| task(&service.name, t)).collect::<Vec<_>>(),
+    })
+}
+
+fn task(service: &str, task: &v1::Task) -> Value {
+    let exit = match (task.exit_code, task.exit_signal) {
+        (None, None) => Value::Null,
+        (code, signal) => json!({ "code": code, "signal": signal }),
+    };
+    let ports: std::collections::BTreeMap<_, _> = task.ports.iter().collect();
+    json!({
+        "id": task.id,
+        "service": service,
+        "node": task.node,
+        "state": task.state,
+        "exit": exit,
+        "last_error": some(&task.last_error),
+        "address": some(&task.address),
+        "ports": ports,
+        "version": task.version,
+        "restarts": task.restarts,
+        "pid": Some(task.pid).filter(|pid| *pid != 0),
+        "wanted": task.wanted,
+    })
+}
+
+/// `plan --json` is a list of these.
+pub fn planned(change: &v1::PlannedChange) -> Value {
+    json!({ "sign": change.sign, "subject": change.subject, "detail": change.detail })
+}
+
+/// `logs --json`, one a line.
+pub fn log_line(line: &v1::LogLine) -> Value {
+    let text = String::from_utf8_lossy(&line.text);
+    json!({ "at_ms": line.at_ms, "task": some(&line.task), "node": line.node, "text": text })
+}
+
 pub fn event(event: &v1::Event) -> Value {
     json!({ "id": event.id, "at_ms": event.at_ms, "name": event.name, "subject": event.subject, "text": event.text })
 }
@@ -75,6 +126,18 @@ mod tests {
     use super::*;
     use crate::render::samples;
 
+    fn sample() -> v1::Status {
+        let mut web = samples::service("web", 2, "going", &[("running", 2, true), ("failed", 2, true)]);
+        (web.tasks[1].exit_code, web.tasks[1].last_error) = (Some(3), "no luck".into());
+        v1::Status {
+            services: vec![web],
+            script_version: 7,
+            script_applied: 6,
+            script_error: "cluster.js:3: no luck".into(),
+            ..samples::status()
+        }
+    }
+
     #[test]
     fn status_has_these_fields_and_no_others() {
         let expected = json!({
@@ -90,13 +153,22 @@ mod tests {
                 { "id": "i-2", "address": "127.80.3.2", "private_address": "127.80.3.2", "state": "stopped", "desired": "running",
                   "node": "0000000000000002", "problem": "no\u{1b}[31m space" },
             ],
-            "services": [],
+            "services": [
+                { "name": "web", "desired": 2, "running": 1, "healthy": 1, "version": 2, "command": ["serve", "--port", "80"], "roll": "going",
+                  "roll_problem": null, "unplaced": [], "scaled_by_hand": false, "tasks": [
+                    { "id": "web.1", "service": "web", "node": "0000000000000001", "state": "running", "exit": null, "last_error": null,
+                      "address": "127.80.3.1", "ports": { "80": 41001 }, "version": 2, "restarts": 0, "pid": 4001, "wanted": true },
+                    { "id": "web.2", "service": "web", "node": "0000000000000001", "state": "failed", "exit": { "code": 3, "signal": null },
+                      "last_error": "no luck", "address": "127.80.3.1", "ports": { "80": 41002 }, "version": 2, "restarts": 0, "pid": 4002, "wanted": true },
+                ] },
+            ],
+            "script": { "version": 7, "applied": 6, "error": "cluster.js:3: no luck" },
             "events": [{ "id": 9, "at_ms": 50000, "name": "node.lost", "subject": "n2", "text": "silent for 5 s" }],
             "problems": ["node n2 is lost: silent for 5 s"],
             "term": 4,
             "answered_by": "0000000000000001",
         });
-        assert_eq!(status(&samples::status()), expected);
+        assert_eq!(status(&sample()), expected);
     }
 
     #[test]
@@ -113,7 +185,10 @@ mod tests {
             }
         }
         let mut all = Vec::new();
-        names(&status(&samples::status()), &mut all);
+        names(&status(&sample()), &mut all);
+        names(&planned(&v1::PlannedChange::default()), &mut all);
+        names(&log_line(&v1::LogLine::default()), &mut all);
+        all.retain(|name| name != "80");
         names(&token(&v1::TokenInfo::default()), &mut all);
         names(&kv("k", Some(&[255]), 1), &mut all);
         for name in all {

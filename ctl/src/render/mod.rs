@@ -1,6 +1,8 @@
 //! How answers look: tables and one screen for people, JSON for programs. Pure: the clock and the colours are arguments.
 
 pub mod json;
+pub mod plan;
+pub mod services;
 pub mod status;
 pub mod table;
 
@@ -42,12 +44,18 @@ impl Paint {
         self.with("33", text)
     }
 
+    /// The `number`th of a row of colours, over and over.
+    pub fn one_of(self, number: usize, text: &str) -> String {
+        const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
+        self.with(COLOURS[number % COLOURS.len()], text)
+    }
+
     /// A state in the colour of what it means.
     pub fn state(self, state: &str) -> String {
         match state {
             "ready" | "running" => self.green(state),
             "lost" | "failed" => self.red(state),
-            "joining" | "pending" | "stopping" | "draining" => self.yellow(state),
+            "joining" | "pending" | "starting" | "stopping" | "draining" => self.yellow(state),
             _ => state.to_owned(),
         }
     }
@@ -98,6 +106,33 @@ pub fn short(id: &str) -> &str {
 #[cfg(test)]
 pub mod samples {
     use proto::v1;
+
+    /// A service at version 2 whose tasks are on node n1: state, version, wanted.
+    pub fn service(name: &str, desired: u32, roll: &str, tasks: &[(&str, u64, bool)]) -> v1::Service {
+        let task = |(number, (state, version, wanted)): (u32, &(&str, u64, bool))| v1::Task {
+            id: format!("{name}.{number}"),
+            node: format!("{:016x}", 1),
+            state: (*state).into(),
+            address: "127.80.3.1".into(),
+            ports: [(80, 41_000 + number)].into(),
+            version: *version,
+            pid: 4_000 + number,
+            wanted: *wanted,
+            ..Default::default()
+        };
+        let running = tasks.iter().filter(|(state, _, wanted)| *state == "running" && *wanted).count();
+        v1::Service {
+            name: name.into(),
+            desired,
+            running: running.try_into().expect("a test has few tasks"),
+            healthy: running.try_into().expect("a test has few tasks"),
+            version: 2,
+            tasks: (1..).zip(tasks).map(task).collect(),
+            roll: roll.into(),
+            command: ["serve", "--port", "80"].map(String::from).into(),
+            ..Default::default()
+        }
+    }
 
     /// A small cluster in trouble, for the tests of this folder.
     pub fn status() -> v1::Status {

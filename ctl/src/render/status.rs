@@ -1,6 +1,6 @@
 //! The cluster on one screen.
 
-use super::{Paint, age, plain, short, size, table::Table};
+use super::{Paint, age, plain, services, short, size, table::Table};
 use proto::v1;
 use std::fmt::Write as _;
 
@@ -10,7 +10,11 @@ const EVENTS_SHOWN: usize = 8;
 pub fn screen(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
     let mut text = headline(status, paint);
     text.push('\n');
-    text.push_str(&nodes(&status.nodes, now_ms, paint));
+    text.push_str(&nodes(status, now_ms, paint));
+    if !status.services.is_empty() {
+        text.push('\n');
+        text.push_str(&services::table(&status.services, &status.nodes, paint));
+    }
     if !status.instances.is_empty() {
         text.push('\n');
         text.push_str(&instances(&status.instances, &status.nodes, paint));
@@ -48,9 +52,13 @@ fn headline(status: &v1::Status, paint: Paint) -> String {
     )
 }
 
-pub fn nodes(nodes: &[v1::Node], now_ms: u64, paint: Paint) -> String {
-    let mut table = Table::new(&["NODE", "ID", "ADDRESS", "ROLE", "STATE", "SINCE", ""]);
-    let mut sorted: Vec<_> = nodes.iter().collect();
+pub fn nodes(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
+    let mut table = Table::new(&["NODE", "ID", "ADDRESS", "ROLE", "STATE", "SINCE", "TASKS", ""]);
+    let mut sorted: Vec<_> = status.nodes.iter().collect();
+    let tasks = |node: &v1::Node| {
+        let all = status.services.iter().flat_map(|s| &s.tasks);
+        all.filter(|t| t.node == node.id && !matches!(t.state.as_str(), "exited" | "failed")).count().to_string()
+    };
     sorted.sort_by_key(|n| (&n.name, &n.id));
     for node in sorted {
         let note = match node.state.as_str() {
@@ -58,7 +66,7 @@ pub fn nodes(nodes: &[v1::Node], now_ms: u64, paint: Paint) -> String {
             "ready" => "",
             _ => node.reason.as_str(),
         };
-        table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, node.joined_ms), note]);
+        table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, node.joined_ms), &tasks(node), note]);
     }
     table.render(|h| paint.dim(h), |column, cell| if column == 4 { paint.state(cell) } else { cell.to_owned() })
 }
@@ -118,9 +126,12 @@ mod tests {
         let expected = "\
 cluster lab 00000000: leader n1, 1 of 3 nodes ready, 2 managers
 
-NODE  ID        ADDRESS          ROLE     STATE  SINCE
-n1    00000000  127.80.3.1:5080  manager  ready  61s    leader
-n2    00000000  127.80.3.2:5080  manager  lost   60s    silent for 5 s
+NODE  ID        ADDRESS          ROLE     STATE  SINCE  TASKS
+n1    00000000  127.80.3.1:5080  manager  ready  61s    2      leader
+n2    00000000  127.80.3.2:5080  manager  lost   60s    0      silent for 5 s
+
+SERVICE  RUNNING  VERSION  ADDRESSES                          NOTE
+web      2/2      2        127.80.3.1:41001 127.80.3.1:41002
 
 INSTANCE  ADDRESS     STATE    WANTED   NODE  PROBLEM
 i-2       127.80.3.2  stopped  running  n2    no?[31m space
@@ -131,7 +142,9 @@ problems
 last events
    12s ago  node.lost            n2  silent for 5 s
 ";
-        assert_eq!(screen(&samples::status(), 62_000, Paint::off()), expected);
+        let web = samples::service("web", 2, "done", &[("running", 2, true), ("running", 2, true), ("exited", 1, false)]);
+        let status = v1::Status { services: vec![web], ..samples::status() };
+        assert_eq!(screen(&status, 62_000, Paint::off()), expected);
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub(super) fn here(api: &Arc<Api>, request: &v1::LogsRequest) -> Result<Lines, S
             }
             loop {
                 match reader.next_line() {
-                    Ok(Some(Line { at_ms, task, text })) => {
-                        return Some((Ok(v1::LogLine { at_ms, task, node, text }), (reader, woken, false)));
+                    Ok(Some(Line { at_ms, task, text, end })) => {
+                        return Some((Ok(v1::LogLine { at_ms, task, node, text, end }), (reader, woken, false)));
                     }
                     Ok(None) if !follow => return None,
                     Ok(None) => {
@@ -244,7 +244,7 @@ async fn carry(api: Arc<Api>, node: NodeId, address: String, name: String, reque
     let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let text = format!("disco: no more logs from node {name} at {address}: {}", why.message()).into_bytes();
     // Whoever read has gone away: nobody is left to tell.
-    let _ = out.send(v1::LogLine { at_ms, task: String::new(), node: node.to_string(), text }).await;
+    let _ = out.send(v1::LogLine { at_ms, task: String::new(), node: node.to_string(), text, end: 0 }).await;
 }
 
 #[cfg(test)]

@@ -38,7 +38,11 @@ use ring::{
 
 /// SHA-256 of a CA's certificate (DER), as in a join token.
 pub fn ca_digest(ca: &[u8]) -> [u8; 32] {
-    digest(&SHA256, ca).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    sha256(ca)
+}
+
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// The node that holds this key: derived, so that the same key is the same node however often it asks to join.

@@ -34,6 +34,8 @@ pub struct Line {
     /// `service.number`.
     pub task: String,
     pub text: Vec<u8>,
+    /// Where it ends in the log: the same however often it is read.
+    pub end: u64,
 }
 
 /// Goes through the logs.
@@ -124,7 +126,7 @@ impl Cursor {
             let mut line: Vec<u8> = self.piece.drain(..rest).collect();
             line.truncate(text);
             if at_ms >= since_ms {
-                self.head = Some(Line { at_ms, task: self.id.clone(), text: line });
+                self.head = Some(Line { at_ms, task: self.id.clone(), text: line, end: ends_at });
             }
         }
         Ok(())

@@ -36,3 +36,4 @@ pub use child::child_main;
 pub use error::ScriptError;
 pub use frame::{Arg, Modules};
 pub use host::{Exports, HostOps, Limits, ScriptHost, ScriptOptions};
+pub use modules::{is_built_in, read_file, resolve};

@@ -119,9 +119,17 @@ impl ModuleLoader for Loader {
     }
 }
 
+/// Whether it is a module of Disco's own, in no folder.
+pub fn is_built_in(specifier: &str) -> bool {
+    matches!(specifier, "disco" | "@disco/provider" | "@disco/storage" | "@disco/cluster")
+}
+
 /// The name of the module that `specifier` means in the module `from`.
-fn resolve(specifier: &str, from: Option<&Path>) -> Result<String, String> {
-    if matches!(specifier, "disco" | "@disco/provider" | "@disco/storage" | "@disco/cluster") {
+///
+/// # Errors
+/// A sentence: it is no relative name, or leaves the folder.
+pub fn resolve(specifier: &str, from: Option<&Path>) -> Result<String, String> {
+    if is_built_in(specifier) {
         return Ok(specifier.to_owned());
     }
     let importer = from.map_or("<eval>".into(), |p| p.display().to_string());
@@ -147,7 +155,11 @@ fn resolve(specifier: &str, from: Option<&Path>) -> Result<String, String> {
     name.into_os_string().into_string().map_err(|_| leaves())
 }
 
-fn read_file(folder: &Path, name: &str) -> Result<String, String> {
+/// The text of the module `name` of a folder; at most a byte more than a script's modules may have together.
+///
+/// # Errors
+/// A sentence: it is no readable UTF-8 file, or a link that leaves the folder.
+pub fn read_file(folder: &Path, name: &str) -> Result<String, String> {
     let cannot = |e: io::Error| format!("cannot read {name}: {}", reason(&e));
     // Links are resolved first, so that what is checked is what is read.
     let root: PathBuf = folder.canonicalize().map_err(cannot)?;

@@ -31,6 +31,8 @@ impl State {
             sets.pop_front();
         }
         self.script.version = index;
+        // What went wrong with others says nothing of these.
+        self.script.error.clear();
         Outcome::Done
     }
 
@@ -39,6 +41,7 @@ impl State {
         match at.and_then(|at| at.checked_sub(1)) {
             Some(before) => {
                 self.script.version = self.script.sets[before].version;
+                self.script.error.clear();
                 Outcome::Done
             }
             None => Outcome::refused("not_found", "there are no earlier modules to go back to".into()),

@@ -1,0 +1,61 @@
+//! What is done with a project folder.
+
+use super::{STALE, YES, switch};
+use crate::args::{Command, Flag, Spec};
+
+const PROVIDER: Flag =
+    Flag { long: "provider", short: None, value: Some("KIND"), choices: &["local"], help: "where machines come from (default: local)" };
+pub(super) const NO_WAIT: Flag = switch("no-wait", "return as soon as the cluster has taken it");
+
+pub const SPECS: &[Spec] = &[
+    Spec {
+        words: &["init"],
+        operands: &[],
+        flags: &[PROVIDER],
+        summary: "write a starting folder",
+        about: "Writes client.js, cluster.js, disco.d.ts and .gitignore. Refuses to overwrite a file.",
+        parse: |_| Ok(Command::Init),
+    },
+    Spec {
+        words: &["bootstrap"],
+        operands: &[],
+        flags: &[YES],
+        summary: "make the cluster that client.js describes",
+        about: "Runs init() and bootstrap(cluster) of client.js. Run it again to continue after an interruption,\nor to start the stopped instances after a reboot.",
+        parse: |w| Ok(Command::Bootstrap { yes: w.switch("yes") }),
+    },
+    Spec {
+        words: &["status"],
+        operands: &[],
+        flags: &[switch("watch", "show it again at every change"), STALE],
+        summary: "leader, nodes, services, problems, last events",
+        about: "Exits 1 when the cluster cannot be reached or is not as wanted.",
+        parse: |w| Ok(Command::Status { watch: w.switch("watch"), stale: w.switch("stale") }),
+    },
+    Spec {
+        words: &["plan"],
+        operands: &[],
+        flags: &[],
+        summary: "show what applying cluster.js would change",
+        about: "The leader runs configure(cluster) of this folder's cluster.js on a recording cluster and changes nothing.\nExits 0 when there is nothing to change, 2 when there is, 1 when the script fails or nobody answers.",
+        parse: |_| Ok(Command::Plan),
+    },
+    Spec {
+        words: &["apply"],
+        operands: &[],
+        flags: &[YES, switch("rollback", "go back to the modules applied before"), NO_WAIT],
+        summary: "load cluster.js and the modules it imports",
+        about: "Shows the plan and asks, then waits until every changed service runs as declared or its update has stopped.\nAn interrupted wait leaves the cluster at it. A script that fails changes nothing: exit 1.",
+        parse: |w| Ok(Command::Apply { yes: w.switch("yes"), rollback: w.switch("rollback"), wait: !w.switch("no-wait") }),
+    },
+];
+
+/// What ends it all, listed after everything else.
+pub const LAST: &[Spec] = &[Spec {
+    words: &["destroy"],
+    operands: &[],
+    flags: &[YES],
+    summary: "end the cluster: every instance and all its data",
+    about: "Runs destroy(cluster) of client.js first, if it is exported. Your own files stay.",
+    parse: |w| Ok(Command::Destroy { yes: w.switch("yes") }),
+}];

@@ -1,0 +1,151 @@
+//! Nodes, instances, and the tokens with which nodes join.
+
+use super::{STALE, needs, switch, valued};
+use crate::args::{Command, Flag, Spec, Words, units};
+use crate::message::Failure;
+use agent::model::instance::InstanceDesired;
+use agent::model::limits;
+use agent::model::node::Role;
+
+const ROLE: Flag = Flag {
+    long: "role",
+    short: None,
+    value: Some("ROLE"),
+    choices: &["manager", "worker"],
+    help: "what the joiner may become: manager or worker",
+};
+
+pub const SPECS: &[Spec] = &[
+    Spec {
+        words: &["scale"],
+        operands: &[needs("N")],
+        flags: &[],
+        summary: "set how many nodes the cluster keeps",
+        about: "Returns when that many are ready.",
+        parse: |w| {
+            let text = w.required(0);
+            match text.parse::<u32>() {
+                Ok(n) if (1..=limits::NODES_MAX as u32).contains(&n) => Ok(Command::Scale(n)),
+                _ => Err(Failure::broke(format!("`{text}` is not a number of nodes"))
+                    .hint(format!("give a whole number from 1 to {}", limits::NODES_MAX))),
+            }
+        },
+    },
+    Spec {
+        words: &["node", "ls"],
+        operands: &[],
+        flags: &[STALE],
+        summary: "list the nodes",
+        about: "",
+        parse: |w| Ok(Command::NodeLs { stale: w.switch("stale") }),
+    },
+    Spec {
+        words: &["node", "inspect"],
+        operands: &[needs("NODE")],
+        flags: &[STALE],
+        summary: "all that is known of one node",
+        about: "NODE is a name, an id, or the beginning of an id that no other node shares.",
+        parse: |w| Ok(Command::NodeInspect { node: w.required(0), stale: w.switch("stale") }),
+    },
+    Spec {
+        words: &["node", "drain"],
+        operands: &[needs("NODE")],
+        flags: &[switch("off", "let it take tasks again"), super::folder::NO_WAIT],
+        summary: "move a node's tasks to others and place none on it",
+        about: "It stays a member. Returns when its last task has ended.",
+        parse: |w| Ok(Command::NodeDrain { node: w.required(0), off: w.switch("off"), wait: !w.switch("no-wait") }),
+    },
+    Spec {
+        words: &["node", "rm"],
+        operands: &[needs("NODE")],
+        flags: &[],
+        summary: "take a node out of the cluster for good",
+        about: "Its certificate is refused from then on, and its instance, if a provider made it, is terminated.",
+        parse: |w| Ok(Command::NodeRm(w.required(0))),
+    },
+    Spec {
+        words: &["instance", "ls"],
+        operands: &[],
+        flags: &[STALE],
+        summary: "list the instances",
+        about: "When the cluster does not answer, shows what the provider sees.",
+        parse: |w| Ok(Command::InstanceLs { stale: w.switch("stale") }),
+    },
+    Spec {
+        words: &["instance", "start"],
+        operands: &[needs("INSTANCE")],
+        flags: &[],
+        summary: "want an instance running",
+        about: "",
+        parse: |w| instance(w, InstanceDesired::Running),
+    },
+    Spec {
+        words: &["instance", "stop"],
+        operands: &[needs("INSTANCE")],
+        flags: &[],
+        summary: "want an instance stopped; the cluster does not repair it",
+        about: "",
+        parse: |w| instance(w, InstanceDesired::Stopped),
+    },
+    Spec {
+        words: &["instance", "terminate"],
+        operands: &[needs("INSTANCE")],
+        flags: &[],
+        summary: "end an instance and delete its data",
+        about: "The cluster launches another one if it has too few nodes then.",
+        parse: |w| instance(w, InstanceDesired::Terminated),
+    },
+    Spec {
+        words: &["token", "create"],
+        operands: &[],
+        flags: &[
+            ROLE,
+            valued("ttl", "TIME", "how long it is valid, e.g. 30m (default: 1h)"),
+            valued("uses", "N", "how many nodes may join with it (default: 1)"),
+        ],
+        summary: "make a join token; it is shown once",
+        about: "",
+        parse: token_create,
+    },
+    Spec {
+        words: &["token", "ls"],
+        operands: &[],
+        flags: &[STALE],
+        summary: "list the tokens, without their secrets",
+        about: "",
+        parse: |w| Ok(Command::TokenLs { stale: w.switch("stale") }),
+    },
+    Spec {
+        words: &["token", "revoke"],
+        operands: &[needs("ID")],
+        flags: &[],
+        summary: "make a token worthless",
+        about: "",
+        parse: |w| Ok(Command::TokenRevoke(w.required(0))),
+    },
+];
+
+fn instance(words: &Words, desired: InstanceDesired) -> Result<Command, Failure> {
+    Ok(Command::InstanceSet { id: words.required(0), desired })
+}
+
+fn token_create(words: &Words) -> Result<Command, Failure> {
+    let role = match words.value("role") {
+        Some("manager") => Role::Manager,
+        Some(_) => Role::Worker,
+        None => return Err(Failure::broke("`disco token create` needs --role").hint(format!("it is one of: {}", ROLE.choices.join(", ")))),
+    };
+    let ttl_ms = match words.value("ttl") {
+        None => limits::TOKEN_TTL_DEFAULT_MS,
+        Some(text) => units::duration(text)?,
+    };
+    let uses = match words.value("uses") {
+        None => 1,
+        Some(text) => text
+            .parse::<u32>()
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| Failure::broke(format!("`{text}` is not a number of uses")).hint("give a whole number from 1 on"))?,
+    };
+    Ok(Command::TokenCreate { role, ttl_ms, uses })
+}

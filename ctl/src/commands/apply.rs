@@ -1,0 +1,72 @@
+//! `disco apply`: loads cluster.js and waits until what it declares runs.
+
+use super::{Desk, plan, rollout};
+use crate::bootstrap::ops::ask;
+use crate::bootstrap::project::Progress;
+use crate::message::{Exit, Failure};
+use crate::modules::Modules;
+use crate::render::{Paint, json, plan as difference};
+use proto::v1::{self, write_request};
+
+const CANNOT: &str = "cannot apply";
+
+pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure> {
+    let modules = Modules::collect(&desk.context)?;
+    let changes = plan::ask(&mut desk.client, &modules).await?;
+    if changes.is_empty() {
+        desk.out.say(format!("nothing to change; {} is loaded anew", modules.summary()));
+    } else {
+        desk.out.say(difference::lines(&changes, Paint::stderr()).trim_end());
+        let question = format!("Apply {}?", difference::summary(&changes));
+        if !ask(desk.out, yes, &question)? {
+            return Err(Failure::no("nothing was applied"));
+        }
+    }
+    let op = write_request::Op::ModulesPut(v1::ModulesPut { files: modules.files() });
+    let reply = desk.client.write(op).await.map_err(|e| e.failure(CANNOT))?;
+    desk.note_pushed(&modules);
+    let document = serde_json::json!({ "index": reply.index, "changes": changes.iter().map(json::planned).collect::<Vec<_>>() });
+    if !wait {
+        return done(&desk, &document, &format!("{} is in the cluster's hands", modules.summary()));
+    }
+    let progress = Progress::new(desk.out);
+    rollout::until_loaded(&mut desk.client, reply.index).await?;
+    progress.line(format!("{} is loaded", modules.summary()));
+    rollout::until_rolled(&mut desk.client, &difference::services(&changes), |words| progress.line(words)).await?;
+    done(&desk, &document, "applied")
+}
+
+/// Back to the modules that were in force before.
+pub async fn rollback(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure> {
+    let what = "cannot go back";
+    let before = desk.client.status(false).await.map_err(|e| e.failure(what))?;
+    if before.script_version == 0 {
+        return Err(Failure::no(what).because("no modules were ever applied to this cluster"));
+    }
+    let question = format!("Go back to the modules before version {}?", before.script_version);
+    if !ask(desk.out, yes, &question)? {
+        return Err(Failure::no("nothing was changed"));
+    }
+    let op = write_request::Op::ModulesRollback(v1::ModulesRollback {});
+    let reply = desk.client.write(op).await.map_err(|e| e.failure(what))?;
+    let document = serde_json::json!({ "index": reply.index, "changes": [] });
+    if !wait {
+        return done(&desk, &document, "the modules before are in force again");
+    }
+    let progress = Progress::new(desk.out);
+    let version = desk.client.status(false).await.map_err(|e| e.failure(what))?.script_version;
+    let status = rollout::until_loaded(&mut desk.client, version).await?;
+    progress.line(format!("version {version} is loaded"));
+    let names: Vec<String> = status.services.into_iter().map(|s| s.name).collect();
+    rollout::until_rolled(&mut desk.client, &names, |words| progress.line(words)).await?;
+    done(&desk, &document, "the modules before are in force again")
+}
+
+fn done(desk: &Desk, document: &serde_json::Value, words: &str) -> Result<Exit, Failure> {
+    if desk.out.json {
+        desk.out.document(document)?;
+    } else {
+        desk.out.say(words);
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,37 @@
+//! `disco plan`: what applying this folder's cluster.js would change.
+
+use super::Desk;
+use crate::client::Client;
+use crate::message::{Exit, Failure};
+use crate::modules::Modules;
+use crate::render::{json, plan as difference};
+use proto::v1;
+
+pub async fn run(mut desk: Desk) -> Result<Exit, Failure> {
+    let modules = Modules::collect(&desk.context)?;
+    let changes = ask(&mut desk.client, &modules).await?;
+    if desk.out.json {
+        desk.out.document(&changes.iter().map(json::planned).collect())?;
+    } else {
+        desk.out.data(difference::lines(&changes, desk.out.paint))?;
+    }
+    if changes.is_empty() {
+        desk.out.say("nothing to change");
+        return Ok(Exit::Done);
+    }
+    desk.out.say(difference::summary(&changes));
+    Ok(Exit::Changes)
+}
+
+/// What the leader says these modules would change.
+///
+/// # Errors
+/// The script fails, or nobody answers.
+pub async fn ask(client: &mut Client, modules: &Modules) -> Result<Vec<v1::PlannedChange>, Failure> {
+    // Whoever reads exit 2 as "changes" must not read it where there is no plan.
+    let reply = client.plan(modules.files()).await.map_err(|e| e.failure("cannot plan").into_no())?;
+    if reply.error.is_empty() {
+        return Ok(reply.changes);
+    }
+    Err(Failure::no("the script failed").because(reply.error).hint("nothing was changed"))
+}

@@ -1,0 +1,282 @@
+//! Waiting until services run as they should: the cluster does it, we watch and tell.
+
+use crate::client::{CallError, Client};
+use crate::message::Failure;
+use proto::v1;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Nothing moved for this long: say what is missing and stop waiting. The cluster goes on by itself.
+const STILL_MAX: Duration = Duration::from_secs(120);
+/// For copies that have no place this is enough: a place comes from somebody's doing.
+const UNPLACED_MAX: Duration = Duration::from_secs(5);
+/// New modules wait for the leader, and a new leader for its turn.
+const LOADED_MAX: Duration = Duration::from_secs(90);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const GOES_ON: &str = "the cluster goes on trying; `disco status` shows how far it is";
+
+/// Waits until `configure` of these modules has been carried out.
+///
+/// # Errors
+/// The script failed: nothing was changed. Or other modules came in between, or nobody answers.
+pub async fn until_loaded(client: &mut Client, version: u64) -> Result<v1::Status, Failure> {
+    let what = "the script was not loaded";
+    let started = Instant::now();
+    loop {
+        let status = client.status(false).await.map_err(|e| e.failure(what))?;
+        if status.script_version != version {
+            return Err(Failure::no(what).because("somebody applied other modules meanwhile"));
+        }
+        if status.script_applied == version {
+            return Ok(status);
+        }
+        if !status.script_error.is_empty() {
+            let failure = Failure::no("the script failed, nothing was changed").because(status.script_error);
+            return Err(failure.hint("mend it and run `disco apply` again, or go back with `disco apply --rollback`"));
+        }
+        if started.elapsed() > LOADED_MAX {
+            let failure = Failure::no(what).because(format!("the leader did not run it within {} s", LOADED_MAX.as_secs()));
+            return Err(failure.hint(GOES_ON));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits until each of these services runs as it should; tells each step of the way.
+///
+/// # Errors
+/// An update stopped, copies have no place, nothing moved for two minutes, or nobody answers.
+pub async fn until_rolled(client: &mut Client, names: &[String], mut tell: impl FnMut(&str)) -> Result<(), Failure> {
+    let mut watch = Watch::default();
+    loop {
+        let status = client.status(false).await.map_err(unanswered)?;
+        let seen = watch.look(&status, names);
+        seen.lines.iter().for_each(|line| tell(line));
+        if let Some(failure) = seen.failure {
+            return Err(failure);
+        }
+        if seen.settled {
+            return Ok(());
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits until the last task that was on this node has ended, wherever it goes on.
+///
+/// # Errors
+/// Its tasks have no other place, nothing moved for two minutes, or nobody answers.
+pub async fn until_drained(client: &mut Client, node: &v1::Node, mut tell: impl FnMut(&str)) -> Result<(), Failure> {
+    let mut told = String::new();
+    let mut moved = Instant::now();
+    loop {
+        let status = client.status(false).await.map_err(unanswered)?;
+        let left = tasks_on(&status, &node.id);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let line = format!("{} on {}: {}", counted(left.len(), "task"), node.name, left.join(", "));
+        if line != told {
+            tell(&line);
+            (told, moved) = (line, Instant::now());
+        }
+        let unplaced: Vec<String> =
+            status.services.iter().flat_map(|s| s.unplaced.iter().map(|why| format!("{}: {why}", s.name))).collect();
+        let limit = if unplaced.is_empty() { STILL_MAX } else { UNPLACED_MAX };
+        if moved.elapsed() > limit {
+            let failure = Failure::no(format!("node `{}` still runs tasks", node.name))
+                .because(format!("{told}, and nothing moved for {} s", limit.as_secs()));
+            let hint = format!("it stays drained, and the cluster goes on trying; `disco node drain {} --off` ends that", node.name);
+            return Err(unplaced.into_iter().take(3).fold(failure, Failure::because).hint(hint));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+/// Ids of tasks on a node that have not ended.
+fn tasks_on(status: &v1::Status, node: &str) -> Vec<String> {
+    let tasks = status.services.iter().flat_map(|s| &s.tasks);
+    tasks.filter(|t| t.node == node && !matches!(t.state.as_str(), "exited" | "failed")).map(|t| t.id.clone()).collect()
+}
+
+fn counted(many: usize, what: &str) -> String {
+    if many == 1 { format!("1 {what}") } else { format!("{many} {what}s") }
+}
+
+fn unanswered(error: CallError) -> Failure {
+    error.failure("the cluster does not tell how far it is")
+}
+
+/// What was told so far.
+#[derive(Default)]
+struct Watch {
+    told: BTreeMap<String, String>,
+    /// The version first seen of each: another one was begun by somebody, or by a rollback.
+    versions: BTreeMap<String, u64>,
+    moved: Option<Instant>,
+}
+
+struct Seen {
+    lines: Vec<String>,
+    settled: bool,
+    failure: Option<Failure>,
+}
+
+impl Watch {
+    fn look(&mut self, status: &v1::Status, names: &[String]) -> Seen {
+        let mut seen = Seen { lines: Vec::new(), settled: true, failure: None };
+        let mut late: Option<(&v1::Service, Progress)> = None;
+        for name in names {
+            let service = status.services.iter().find(|s| s.name == *name);
+            let progress = service.map(|s| Progress::of(s, &status.nodes));
+            let line = match (service, &progress) {
+                (Some(service), Some(progress)) => progress.line(service),
+                _ => format!("{name} is gone"),
+            };
+            if self.told.get(name) != Some(&line) {
+                self.told.insert(name.clone(), line.clone());
+                self.moved = Some(Instant::now());
+                seen.lines.push(line);
+            }
+            let (Some(service), Some(progress)) = (service, progress) else { continue };
+            seen.settled &= progress.is_settled(service);
+            let first = *self.versions.entry(name.clone()).or_insert(service.version);
+            if seen.failure.is_none() {
+                seen.failure = stopped(service, first);
+            }
+            if !progress.is_settled(service) && late.is_none() {
+                late = Some((service, progress));
+            }
+        }
+        let still = self.moved.map_or(Duration::ZERO, |moved| moved.elapsed());
+        if let (None, Some((service, progress))) = (&seen.failure, late) {
+            let limit = if service.unplaced.is_empty() { STILL_MAX } else { UNPLACED_MAX };
+            seen.failure = (still > limit).then(|| short_of(service, &progress, still));
+        }
+        seen
+    }
+}
+
+/// An update that has ended without its new tasks.
+fn stopped(service: &v1::Service, first: u64) -> Option<Failure> {
+    let name = &service.name;
+    if service.version != first {
+        let failure = Failure::no(format!("version {first} of service `{name}` does not run"));
+        return Some(failure.because(format!("version {} was begun: it was rolled back, or changed by somebody", service.version)));
+    }
+    (service.roll == "stopped").then(|| {
+        Failure::no(format!("the update of service `{name}` to version {} stopped", service.version))
+            .because(service.roll_problem.clone())
+            .hint(format!("tasks of older versions go on; `disco logs {name}` shows what the new one said"))
+    })
+}
+
+fn short_of(service: &v1::Service, progress: &Progress, still: Duration) -> Failure {
+    let failure = Failure::no(format!("service `{}` does not run as it should", service.name)).because(format!(
+        "{}, and nothing moved for {} s",
+        progress.line(service),
+        still.as_secs()
+    ));
+    let mut reasons: Vec<&String> = service.unplaced.iter().collect();
+    reasons.extend(service.tasks.iter().map(|t| &t.last_error).filter(|e| !e.is_empty()));
+    reasons.dedup();
+    reasons.into_iter().take(3).fold(failure, |f, why| f.because(why.clone())).hint(GOES_ON)
+}
+
+/// What counts while waiting.
+#[derive(Debug, PartialEq, Eq)]
+struct Progress {
+    /// Up, and of the newest version.
+    new: u32,
+    /// Wanted, but of an older one.
+    old: u32,
+    /// Not wanted any more and not ended yet, on nodes that are there.
+    ending: u32,
+}
+
+impl Progress {
+    fn of(service: &v1::Service, nodes: &[v1::Node]) -> Progress {
+        let count = |is: &dyn Fn(&v1::Task) -> bool| u32::try_from(service.tasks.iter().filter(|t| is(t)).count()).unwrap_or(u32::MAX);
+        let lost = |t: &v1::Task| nodes.iter().any(|n| n.id == t.node && n.state == "lost");
+        Progress {
+            new: count(&|t| t.wanted && t.version == service.version && matches!(t.state.as_str(), "running" | "exited")),
+            old: count(&|t| t.wanted && t.version != service.version),
+            ending: count(&|t| !t.wanted && !matches!(t.state.as_str(), "exited" | "failed") && !lost(t)),
+        }
+    }
+
+    fn is_settled(&self, service: &v1::Service) -> bool {
+        service.roll == "done" && self.new == service.desired && self.old == 0 && self.ending == 0
+    }
+
+    /// `web 2/3 running, 1 of the version before`
+    fn line(&self, service: &v1::Service) -> String {
+        let some = |many: u32, what: &str| if many == 0 { String::new() } else { format!(", {many} {what}") };
+        let (old, ending) = (some(self.old, "of the version before"), some(self.ending, "ending"));
+        format!("{} {}/{} running{old}{ending}", service.name, self.new, service.desired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::samples;
+
+    fn names() -> Vec<String> {
+        vec!["web".to_owned()]
+    }
+
+    #[test]
+    fn an_update_is_told_step_by_step_until_the_last_old_task_has_ended() {
+        let mut status = samples::status();
+        let mut watch = Watch::default();
+        let steps = [
+            ("going", [("running", 1, true), ("running", 1, true), ("pending", 2, true)], "web 0/2 running, 2 of the version before"),
+            (
+                "going",
+                [("running", 1, true), ("stopping", 1, false), ("running", 2, true)],
+                "web 1/2 running, 1 of the version before, 1 ending",
+            ),
+            ("done", [("running", 2, true), ("stopping", 1, false), ("running", 2, true)], "web 2/2 running, 1 ending"),
+        ];
+        for (roll, tasks, line) in steps {
+            status.services = vec![samples::service("web", 2, roll, &tasks)];
+            let seen = watch.look(&status, &names());
+            assert_eq!((seen.lines, seen.settled, seen.failure), (vec![line.to_owned()], false, None));
+        }
+        status.services = vec![samples::service("web", 2, "done", &[("running", 2, true), ("exited", 2, true)])];
+        let seen = watch.look(&status, &names());
+        assert_eq!((seen.lines, seen.settled), (vec!["web 2/2 running".to_owned()], true));
+        status.services = vec![samples::service("web", 2, "done", &[("running", 2, true), ("exited", 2, true), ("stopping", 2, false)])];
+        status.nodes.iter_mut().for_each(|n| n.state = "lost".into());
+        assert!(watch.look(&status, &names()).settled, "nobody waits for a lost node");
+    }
+
+    #[test]
+    fn an_update_that_stopped_or_was_rolled_back_ends_the_wait_with_the_reason() {
+        let mut status = samples::status();
+        let mut watch = Watch::default();
+        let mut service = samples::service("web", 2, "stopped", &[("running", 1, true), ("running", 1, true)]);
+        service.roll_problem = "task web.7 on n1 did not stay up: exit 3".into();
+        status.services = vec![service.clone()];
+        let failure = watch.look(&status, &names()).failure.expect("it stopped");
+        assert_eq!(failure.in_one_line(), "the update of service `web` to version 2 stopped: task web.7 on n1 did not stay up: exit 3");
+        (service.version, service.roll) = (3, "going".into());
+        status.services = vec![service];
+        let failure = watch.look(&status, &names()).failure.expect("it is another version");
+        assert_eq!(failure.what(), "version 2 of service `web` does not run");
+    }
+
+    #[test]
+    fn copies_without_a_place_are_not_waited_for_long() {
+        let mut status = samples::status();
+        let mut service = samples::service("web", 2, "going", &[("running", 2, true)]);
+        service.unplaced = vec!["no node has 512 MiB free".into()];
+        status.services = vec![service];
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(&status, &names()).failure, None);
+        watch.moved = Instant::now().checked_sub(UNPLACED_MAX + LOOK_AGAIN);
+        let line = watch.look(&status, &names()).failure.expect("nothing moved").in_one_line();
+        assert_eq!(line, "service `web` does not run as it should: web 1/2 running, and nothing moved for 5 s: no node has 512 MiB free");
+    }
+}
