@@ -1,4 +1,5 @@
-// What client.js may use in this version of Disco. It lists only what works; later versions add to it.
+// What client.js (run by `disco`) and cluster.js (run by the node that leads) may use in this version of Disco. It lists
+// only what works; later versions add to it.
 // Scripts are ECMAScript modules. The names below are globals; `import { Cluster } from "disco"` gives the same ones
 // (or `{ Cluster } from "@disco/cluster"`, `{ Provider } from "@disco/provider"`).
 // A script may import other files of its own folder by relative name.
@@ -8,12 +9,14 @@ declare function delay(ms: number): Promise<number>;
 /** Calls `body` after `ms` milliseconds, unless the hook is over by then; the number cancels it. */
 declare function setTimeout(body: (...args: any[]) => unknown, ms?: number, ...args: any[]): number;
 declare function clearTimeout(id: number): void;
-/** Asks the person at the terminal; true only for "yes"/"y". `--yes` answers true; no terminal and no `--yes` answers false and says so. */
+/** Asks the person at the terminal; true only for "yes"/"y". `--yes` answers true; no terminal and no `--yes` answers false and says so. (client.js) */
 declare function ask(question: string): Promise<boolean>;
 /** HTTP(S) request. Bounded body (1 MiB) and time (30 s unless given); 8 at once, more wait their turn. */
 declare function fetch(url: string, options?: { method?: string; headers?: Record<string, string>; body?: string; timeout?: Duration }): Promise<{ status: number; ok: boolean; text(): Promise<string>; json(): Promise<any> }>;
-/** Runs a native command without a shell. Bounded in number (16 at once, more wait their turn), output (1 MiB) and time (60 s unless given). */
+/** Runs a native command without a shell. Bounded in number (16 at once, on a node `external_commands_max`; more wait their turn), output (1 MiB) and time (60 s unless given). */
 declare function run(program: string, args?: string[], options?: { stdin?: string; timeout?: Duration; cwd?: string }): Promise<{ status: number | null; signal: number | null; stdout: string; stderr: string }>;
+/** Calls `body` while this node leads, at least 100 ms apart, until stop(). The daemon keeps the timer: register it while cluster.js loads, in init() or in configure(). (cluster.js) */
+declare function every(interval: Duration, body: () => unknown | Promise<unknown>): { stop(): void };
 /** Process environment, read-only. */
 declare const ENV: Readonly<Record<string, string>>;
 /** At most 200 lines a second and 1 MiB a hook; the rest is dropped and counted. */
@@ -47,6 +50,7 @@ declare class Cluster {
   constructor(options: {
     name: string;
     provider: LocalProvider;
+    // What cluster.js says wins over client.js.
     /** voters to aim for: 1, 3, 5 or 7 (default 3; fewer while there are fewer nodes) */
     managers?: number;
     /** below this many live nodes services do not run; the cluster itself keeps working (default 1) */
@@ -61,17 +65,17 @@ declare class Cluster {
   });
   readonly name: string;
 
-  // ---- bootstrap verbs (every one is idempotent: run again, it continues where it stopped)
   healthy(): Promise<boolean>;
+  // ---- bootstrap verbs (client.js; every one is idempotent: run again, it continues where it stopped)
   set_key_pair(pair: { private: string; public: string }): Promise<void>;
   start_instance(options?: { image?: string; instance_type?: string; spot?: boolean; disk?: Size }): Promise<Instance>;
   attach_ip(): Promise<string>;
   primary_ip(): Promise<string>;
   ssh_install(): Promise<void>;
   join(): Promise<void>;
-  /** Sets how many nodes the cluster keeps; resolves when that many are healthy members. */
-  scale(nodes: number): Promise<void>;
   destroy(): Promise<void>;
+  /** Sets how many nodes the cluster keeps; resolves when that many are healthy members. (client.js; cluster.js after configure()) */
+  scale(nodes: number): Promise<void>;
 
   // ---- what is there
   nodes(): Promise<Node[]>;
@@ -79,13 +83,70 @@ declare class Cluster {
   leader(): Promise<Node | null>;
   /** replicated key-value */
   key(name: string): Key;
+
+  // ---- desired state (cluster.js)
+  /** In configure(): declares it; a service that is not declared any more is removed. Later: changes it at once. Unknown fields are refused by name. */
+  service(name: string, spec: ServiceSpec): Service;
+  /** One that exists. */
+  service(name: string): Service;
+  /** Calls `body` for each such event while this node leads. Register it while cluster.js loads, in init() or in configure(). */
+  on(event: EventName, body: (event: ClusterEvent) => unknown | Promise<unknown>): void;
 }
+
+type EventName =
+  | "leader" | "follower" // this node became leader, or stopped being it
+  | "node.joined" | "node.lost" | "node.back" | "node.left" | "node.leaving" | "node.draining"
+  | "instance.started" | "instance.stopped" | "instance.terminated" | "instance.failed"
+  | "service.updated" | "service.degraded" | "service.healthy"
+  | "task.started" | "task.exited"
+  | "cluster.scaled" | "cluster.destroyed"
+  | "script.reloaded" | "script.failed";
+
+/** `at`: milliseconds since 1970; `subject`: the node, service, task or instance it is about; `text`: for a person. */
+interface ClusterEvent { id: number; at: number; name: EventName; subject: string; text: string }
 
 interface Node { id: string; name: string; address: string; role: "manager" | "worker"; state: "joining" | "ready" | "draining" | "lost" | "left"; leader: boolean; cpus: number; memory: number; labels: Record<string, string>; instance?: string; toString(): string }
 interface Instance { id: string; address: string; private_address: string; state: string }
-interface Key { get(): Promise<string | null>; set(value: string): Promise<void>; delete(): Promise<void> }
-/** There are no services yet in this version: the list is empty. */
-interface ServiceStatus { name: string; desired: number; running: number; healthy: number }
+/** set() in configure() declares the value; `on` is registered like Cluster.on (cluster.js), its `body` gets the new value, null if it was deleted. */
+interface Key { readonly name: string; get(): Promise<string | null>; set(value: string): Promise<void>; delete(): Promise<void>; on(event: "change", body: (value: string | null) => unknown | Promise<unknown>): void }
 
-// ---- hooks that client.js exports
+interface ServiceSpec {
+  /** a native process: the program and its arguments, no shell */
+  command: string[];
+  /** absolute (default "/") */
+  cwd?: string;
+  user?: string;
+  /** default SIGTERM, and SIGKILL after 10 s */
+  stop?: { signal?: "SIGHUP" | "SIGINT" | "SIGQUIT" | "SIGKILL" | "SIGUSR1" | "SIGUSR2" | "SIGTERM" | "SIGWINCH"; timeout?: Duration };
+  env?: Record<string, string>;
+  /** default 1 */
+  replicas?: number | "every-node";
+  /** `port` names the service's port. The node assigns a free one, passed as DISCO_PORT_<port> (the first also as PORT);
+   *  TaskStatus.ports maps declared to assigned. `public` is a fixed node port: such tasks update stop-first. */
+  ports?: (number | { port: number; public?: number; protocol?: "tcp" | "udp" })[];
+  memory?: Size;
+  /** cores: 0.5, 2 */
+  cpus?: number;
+  /** labels that a node must have; services whose nodes are avoided if another will do; copies are spread over nodes */
+  place?: { labels?: Record<string, string>; spread?: "node"; avoid?: string[] };
+  /** default: always, the first wait 500 ms (it doubles up to a minute), without an end */
+  restart?: { policy?: "always" | "on-failure" | "never"; backoff?: Duration; max?: number };
+  /** a task that stays up for `grace` has started (default 1s) */
+  health?: { grace?: Duration };
+  /** default: start-first, one at a time, no rollback, 5 min */
+  update?: { order?: "start-first" | "stop-first"; parallel?: number; rollback?: boolean; deadline?: Duration };
+}
+/** The verbs work after configure(); scale() holds until the next `disco apply`. */
+interface Service { readonly name: string; scale(replicas: number): Promise<void>; restart(): Promise<void>; rollback(): Promise<void>; remove(): Promise<void>; status(): Promise<ServiceStatus> }
+interface ServiceStatus { name: string; desired: number; running: number; healthy: number; version: number; tasks: TaskStatus[] }
+interface TaskStatus { id: string; service: string; node: string; state: "pending" | "starting" | "running" | "stopping" | "exited" | "failed"; exit?: { code?: number; signal?: number }; last_error?: string; address?: string; ports: Record<number, number> }
+
+// ---- hooks a script exports
+// client.js
 //   init(): Cluster                       bootstrap(cluster)                  destroy(cluster)
+// cluster.js (all but init may be missing)
+//   init(): Cluster
+//   configure(cluster)                    declares services and keys, registers every() and on(); run by the leader at every load
+//                                         and every election, and by `disco plan`; it may look at the cluster but changes nothing itself
+//   leader(cluster, node)                 this node became leader             follower(cluster, node)   it stopped being it
+// Between two calls the process that runs cluster.js may go away, and its variables with it: keep state in cluster.key().

@@ -13,5 +13,6 @@ mod origin;
 mod provide;
 mod pump;
 pub mod run;
+mod script;
 mod signals;
 pub mod telemetry;

@@ -2,7 +2,7 @@
 //!
 //! It never waits for an effect. Each one that takes time reports through the door how it ended.
 
-use super::{clock::Clock, keys::Keys, notebook::Notebook, provide::Provider};
+use super::{clock::Clock, keys::Keys, notebook::Notebook, provide::Provider, script::Script};
 use crate::{
     drivers::{
         api::{
@@ -38,6 +38,7 @@ pub struct Pump {
     pub store: StoreHandle,
     pub provider: Option<Provider>,
     pub runtime: Runtime,
+    pub script: Script,
     pub api: Arc<Api>,
     /// Sees each input first: what the data dir must remember of it.
     pub notebook: Notebook,
@@ -103,7 +104,8 @@ impl Pump {
                 }
             }
             Effect::Task(call) => self.runtime.carry_out(call),
-            Effect::Script { .. } | Effect::ScriptEnd => {}
+            Effect::Script { id, call } => self.script.call(id, call),
+            Effect::ScriptEnd => self.script.end(),
             Effect::Log { level, text } => match level {
                 Level::Info => log::info!("{text}"),
                 Level::Warn => log::warn!("{text}"),

@@ -17,6 +17,7 @@ use super::{
     origin::{self, OriginError},
     provide::Provider,
     pump::{Ended, Pump},
+    script,
     signals::{self, Signal, Signals},
     telemetry,
 };
@@ -268,13 +269,20 @@ async fn run(
         let why = both.await.map_or_else(|error| error.to_string(), |()| "it was closed".to_owned());
         Ended { failed: true, why: format!("a listening socket failed: {why}") }
     };
+    let setting = script::Setting {
+        node: identity.node,
+        cluster: identity.cluster_name.clone(),
+        commands_max: config.external_commands_max as usize,
+    };
+    let (script, runner) = script::open(door.clone(), setting);
     let notebook = Notebook::new(data_dir, identity, managers);
-    let pump = Pump { replica, clock, inbox, door, peers, store, provider, runtime, api, notebook, keys };
+    let pump = Pump { replica, clock, inbox, door, peers, store, provider, runtime, script, api, notebook, keys };
     let pumped = async {
         tell_service_manager();
         pump.run().await
     };
-    let ended = or(pumped, served).await;
+    // Here rather than as a task of its own: what it holds belongs to one thread.
+    let ended = or(or(pumped, served), runner.run()).await;
     log::info!("stopping: {}", ended.why);
     async_io::Timer::after(FAREWELL).await;
     for task in background {
@@ -337,7 +345,7 @@ fn server_limits() -> ServerLimits {
     }
 }
 
-/// SIGTERM asks the replica to hand over and stop; the second time nobody waits for it. SIGHUP reads the log filter again.
+/// SIGTERM asks the replica to hand over and stop; the second time nobody waits for it. SIGHUP reads the log filter and runs the script again.
 async fn obey(signals: Signals, door: door::Door, config: Config) {
     let mut asked = false;
     loop {
@@ -347,7 +355,10 @@ async fn obey(signals: Signals, door: door::Door, config: Config) {
                 asked = true;
                 door.report(Input::Shutdown);
             }
-            Ok(Signal::Reload) => reload(&config),
+            Ok(Signal::Reload) => {
+                reload(&config);
+                door.report(Input::ReloadScript);
+            }
             Err(error) => return log::error!("cannot read signals any more: {error}"),
         }
     }

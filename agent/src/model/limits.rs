@@ -78,8 +78,14 @@ pub const SCRIPT_BUSY_MS_MAX: u64 = 10_000;
 pub const SCRIPT_TIME_MS_MAX: u64 = 30_000;
 /// Loading the module, and init(), from begin to end; only waiting for the host (a person's answer) does not count.
 pub const SCRIPT_INIT_MS_MAX: u64 = 30_000;
+/// `configure()`, from begin to end.
+pub const SCRIPT_CONFIGURE_MS_MAX: u64 = 30_000;
+/// `leader()`, what `every` and `on` call, and `disco eval`, from begin to end.
+pub const SCRIPT_HOOK_MS_MAX: u64 = 300_000;
+/// What `disco eval` prints.
+pub const SCRIPT_PRINTED_BYTES_MAX: usize = 128 * 1024;
 /// An executor without work goes away after this long.
-pub const SCRIPT_IDLE_MS: u64 = 30_000;
+pub const SCRIPT_IDLE_MS: u64 = 5_000;
 pub const SCRIPT_CONSOLE_LINES_PER_SECOND_MAX: usize = 200;
 /// Output of one hook.
 pub const SCRIPT_CONSOLE_BYTES_MAX: usize = 1024 * 1024;

@@ -1,6 +1,6 @@
 //! What the cluster knows of its script: its modules, what it declared and what it registered.
 
-use super::service::ServiceSpec;
+use super::{service::ServiceSpec, settings::SettingsChange};
 use alloc::{
     collections::{BTreeMap, VecDeque},
     string::String,
@@ -59,6 +59,10 @@ pub struct Declaration {
     pub services: BTreeMap<String, ServiceSpec>,
     #[n(1)]
     pub keys: BTreeMap<String, String>,
+    /// The options of the cluster that `init()` returned: they win over client.js.
+    #[n(2)]
+    #[cbor(default)]
+    pub settings: SettingsChange,
 }
 
 /// A function that the script left with the daemon, by the order in which it was registered.
@@ -108,6 +112,8 @@ pub enum Hook {
 pub struct ScriptReport {
     pub declared: Option<Declaration>,
     pub registrations: Vec<Registration>,
+    /// Numbers of the `every` whose `stop()` was called: they end with this call.
+    pub stopped: Vec<u32>,
     /// JSON (or, for `eval`, a printed form).
     pub value: String,
 }

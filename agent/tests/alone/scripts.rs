@@ -15,7 +15,7 @@ fn modules(text: &str) -> BTreeMap<String, String> {
 fn declares(services: &[(&str, ServiceSpec)]) -> ScriptReport {
     let services = services.iter().map(|(name, spec)| (name.to_string(), spec.clone())).collect();
     ScriptReport {
-        declared: Some(Declaration { services, keys: BTreeMap::from([("greeting".into(), "hello".into())]) }),
+        declared: Some(Declaration { services, keys: BTreeMap::from([("greeting".into(), "hello".into())]), ..Declaration::default() }),
         ..ScriptReport::default()
     }
 }

@@ -9,7 +9,10 @@ use serde_json::Value;
 const TYPES: &str = include_str!("../../../docs/disco.d.ts");
 
 /// Names that exist only to refuse clearly (mistakes.rs reads their errors); the types do not promise them.
-const REFUSED: [&str; 6] = ["every", "AwsProvider", "HostsProvider", "FileStorage", "Provider.AWS", "Provider.Hosts"];
+const REFUSED: [&str; 7] =
+    ["Cluster.link", "Cluster.secret", "AwsProvider", "HostsProvider", "FileStorage", "Provider.AWS", "Provider.Hosts"];
+
+const INIT: &str = "export function init() { return new Cluster({ name: 'c', provider: new Provider.Local({ name: 'l' }) }); }\n";
 
 struct Nobody;
 
@@ -42,19 +45,17 @@ fn bound() -> BTreeSet<String> {
               found.push(...members(value).map((m) => `${name}.${m}`));
             }
           }
-          const key = new Cluster({ name: "c", provider: new Provider.Local({ name: "l" }) }).key("k");
-          found.push(...members(Object.getPrototypeOf(key)).map((m) => `Key.${m}`));
-          return found;
+          const cluster = new Cluster({ name: "c", provider: new Provider.Local({ name: "l" }) });
+          for (const object of [cluster.key("k"), cluster.service("s")])
+            for (const m of Object.getOwnPropertyNames(Object.getPrototypeOf(object))) if (m !== "constructor") found.push(`${object.constructor.name}.${m}`);
+          return JSON.stringify(found);
         }
     "#;
-    let modules = Modules::Memory([("client.js".to_owned(), source.to_owned())].into());
+    let modules = Modules::Memory([("cluster.js".to_owned(), format!("{INIT}{source}"))].into());
     let options = ScriptOptions { exe: PathBuf::from(env!("CARGO_BIN_EXE_discod")), ..ScriptOptions::new(modules) };
-    let list = smol::block_on(async {
-        let mut host = ScriptHost::start(options).await?;
-        host.load("client.js", &Nobody).await?;
-        host.call("list", Vec::new(), &Nobody).await
-    });
-    serde_json::from_value(list.expect("the bindings can be listed")).expect("a list of names")
+    let list = smol::block_on(ScriptHost::for_cluster(options).evaluate("list()", "c", &Nobody));
+    let list: String = serde_json::from_str(&list.expect("the bindings can be listed")).expect("a text, printed as JSON");
+    serde_json::from_str(&list).expect("a list of names")
 }
 
 /// The same, as the types declare them.
@@ -66,8 +67,11 @@ fn declared() -> BTreeSet<String> {
         if let Some(declaration) = ["declare function ", "declare const ", "declare class "].iter().find_map(|d| line.strip_prefix(d)) {
             names.insert(word(declaration));
             inside = line.ends_with('{').then(|| word(declaration));
-        } else if let Some(rest) = line.strip_prefix("interface Key { ") {
-            names.extend(rest.split("; ").map(|member| format!("Key.{}", word(member))).filter(|name| name != "Key."));
+        } else if let Some((owner, rest)) =
+            ["Key", "Service"].iter().find_map(|o| Some((o, line.strip_prefix(&format!("interface {o} {{ "))?)))
+        {
+            let members = rest.split("; ").map(|member| word(member.trim_start_matches("readonly ")));
+            names.extend(members.filter(|name| !name.is_empty()).map(|name| format!("{owner}.{name}")));
         } else if line.starts_with('}') {
             inside = None;
         } else if let (Some(owner), Some(member)) = (&inside, line.strip_prefix("  ")) {

@@ -26,7 +26,7 @@ fn modules(text: &str) -> BTreeMap<String, String> {
 fn declare(cluster: &mut Cluster, services: &[(&str, ServiceSpec)]) -> Outcome {
     let services = services.iter().map(|(name, spec)| (name.to_string(), spec.clone())).collect();
     let version = cluster.state.script.version;
-    cluster.apply(Command::Declare { version, declaration: Box::new(Declaration { services, keys: BTreeMap::new() }) })
+    cluster.apply(Command::Declare { version, declaration: Box::new(Declaration { services, ..Declaration::default() }) })
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_declaration_of_other_modules_or_with_one_bad_service_changes_nothing() {
     }
     let keys = BTreeMap::from([("k".to_string(), "x".repeat(70_000))]);
     let version = cluster.state.script.version;
-    let outcome = cluster.apply(Command::Declare { version, declaration: Box::new(Declaration { services: BTreeMap::new(), keys }) });
+    let outcome = cluster.apply(Command::Declare { version, declaration: Box::new(Declaration { keys, ..Declaration::default() }) });
     assert_eq!(code(&outcome), "invalid");
     assert_eq!(cluster.state.services, before.services);
     assert_eq!((&cluster.state.kv, &cluster.state.script), (&before.kv, &before.script));

@@ -54,7 +54,7 @@ fn declaration(text: &str) -> Declaration {
         let spec = ServiceSpec { command: vec![program.into()], replicas, ports, update, ..ServiceSpec::default() };
         services.insert(name.to_string(), spec);
     }
-    Declaration { services, keys: BTreeMap::new() }
+    Declaration { services, keys: BTreeMap::new(), ..Declaration::default() }
 }
 
 impl World {

@@ -6,7 +6,7 @@
 use super::{Api, convert, refusal};
 use crate::model::{
     ids::NodeId,
-    limits::REQUEST_TIMEOUT_MS,
+    limits::{REQUEST_TIMEOUT_MS, SCRIPT_CONFIGURE_MS_MAX, SCRIPT_HOOK_MS_MAX, SCRIPT_INIT_MS_MAX},
     query::{Answer, Principal, Request},
 };
 use futures_lite::FutureExt;
@@ -61,6 +61,12 @@ impl Api {
     }
 
     async fn ask_here(&self, principal: &Principal, request: &Wire) -> Result<Answer, Status> {
+        let patience_ms = match request {
+            // A script runs, and others may be before it.
+            Wire::Plan(_) => 2 * (SCRIPT_INIT_MS_MAX + SCRIPT_CONFIGURE_MS_MAX),
+            Wire::Eval(_) => SCRIPT_HOOK_MS_MAX,
+            _ => REQUEST_TIMEOUT_MS,
+        };
         let request = match request.clone() {
             Wire::Write(write) => {
                 let (id, op) = convert::write(write)?;
@@ -75,8 +81,9 @@ impl Api {
             }
         };
         let answer = async { Ok(self.door.ask(principal.clone(), request).await) };
-        let late = async {
-            async_io::Timer::after(Duration::from_millis(REQUEST_TIMEOUT_MS) + GRACE).await;
+        let patience = Duration::from_millis(patience_ms) + GRACE;
+        let late = async move {
+            async_io::Timer::after(patience).await;
             Err(refusal::refuse("unavailable", "this node did not answer in time; the outcome is unknown"))
         };
         answer.or(late).await

@@ -17,6 +17,7 @@ use crate::{
         codec,
         ids::{MemberId, NodeId},
         io::{Access, Input, Keyring},
+        limits::SCRIPT_HOOK_MS_MAX,
         query::Report,
     },
 };
@@ -110,6 +111,12 @@ impl Peers {
     /// # Errors
     /// The leader's refusal, or `UNAVAILABLE` if it cannot be reached.
     pub async fn forward(&self, leader: NodeId, address: &str, request: v1::ForwardRequest) -> Result<v1::ForwardReply, Status> {
+        let runs_a_script = matches!(request.request, Some(v1::forward_request::Request::Plan(_) | v1::forward_request::Request::Eval(_)));
+        let mut request = tonic::Request::new(request);
+        if runs_a_script {
+            // The leader bounds it; a link's usual patience would be too short.
+            request.set_timeout(Duration::from_millis(SCRIPT_HOOK_MS_MAX));
+        }
         Ok(self.client(leader, address).forward(request).await?.into_inner())
     }
 

@@ -29,17 +29,20 @@ use super::{
     console::Console,
     engine::describe,
     fetch,
-    frame::ToHost,
+    frame::{Mode, ToHost},
     jobs::Jobs,
     lane::Lane,
-    run,
+    run, spec,
 };
-use crate::model::limits::{FETCHES_MAX, NODES_MAX, SCRIPT_REQUESTS_MAX, SCRIPT_VALUE_DEPTH_MAX};
+use crate::model::limits::{
+    EVERY_MS_MIN, FETCHES_MAX, NODES_MAX, REGISTRATIONS_MAX, SCRIPT_REQUESTS_MAX, SCRIPT_VALUE_DEPTH_MAX, TASKS_MAX,
+};
 
 /// What the native functions share. One per process, reached through the context's data.
 pub struct Bridge {
     pub jobs: Rc<Jobs>,
     pub line: Line,
+    pub mode: Cell<Mode>,
     pub console: RefCell<Console>,
     events: Sender<Event>,
     requests: RefCell<BTreeMap<u64, Request>>,
@@ -60,6 +63,7 @@ impl Bridge {
         Bridge {
             jobs,
             line,
+            mode: Cell::new(Mode::Client),
             console: RefCell::default(),
             events,
             requests: RefCell::default(),
@@ -127,7 +131,7 @@ fn bridge(context: &Context) -> Rc<Bridge> {
 /// Only the engine's own.
 pub fn native(context: &mut Context) -> JsResult<JsObject> {
     let native = JsObject::with_object_proto(context.intrinsics());
-    let functions: [(&str, Native); 8] = [
+    let functions: [(&str, Native); 11] = [
         ("host", host),
         ("fetch", fetch_url),
         ("run", run_program),
@@ -136,12 +140,18 @@ pub fn native(context: &mut Context) -> JsResult<JsObject> {
         ("now", now),
         ("console", console),
         ("env", environment),
+        ("mode", mode),
+        ("check_service", check_service),
+        ("display", display),
     ];
     for (name, function) in functions {
         let function = FunctionObjectBuilder::new(context.realm(), NativeFunction::from_fn_ptr(function)).name(js_string!(name)).build();
         native.set(js_string!(name), function, true, context)?;
     }
-    native.set(js_string!("nodes_max"), i32::try_from(NODES_MAX).expect("limits.rs keeps it small"), true, context)?;
+    for (name, limit) in [("nodes_max", NODES_MAX), ("tasks_max", TASKS_MAX), ("registrations_max", REGISTRATIONS_MAX)] {
+        native.set(js_string!(name), i32::try_from(limit).expect("limits.rs keeps it small"), true, context)?;
+    }
+    native.set(js_string!("every_ms_min"), EVERY_MS_MIN, true, context)?;
     Ok(native)
 }
 
@@ -227,6 +237,29 @@ fn environment(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<Js
         }
     }
     Ok(variables.into())
+}
+
+/// `client`, `recording` or `live`.
+fn mode(_: &JsValue, _: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let mode = match bridge(context).mode.get() {
+        Mode::Client => js_string!("client"),
+        Mode::Recording => js_string!("recording"),
+        Mode::Live => js_string!("live"),
+    };
+    Ok(mode.into())
+}
+
+/// `check_service(name, JSON of the spec)`: throws what is wrong with it, while the caller's line is still on the stack.
+/// Two specs that mean the same give the same text.
+fn check_service(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let (name, spec) = (string(args, 0, context)?, json(args, 1, context)?);
+    let spec = spec::parse(&name, &spec).map_err(|why| JsNativeError::typ().with_message(why))?;
+    Ok(JsString::from(format!("{spec:?}").as_str()).into())
+}
+
+/// A value as the console shows it.
+fn display(_: &JsValue, args: &[JsValue], _: &mut Context) -> JsResult<JsValue> {
+    Ok(JsString::from(args.get_or_undefined(0).display().to_string().as_str()).into())
 }
 
 fn string(args: &[JsValue], index: usize, context: &mut Context) -> JsResult<String> {

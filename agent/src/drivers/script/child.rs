@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::{
     bindings::Bridge,
     engine::{Engine, Progress, Trouble},
-    frame::{self, ToChild, ToHost},
+    frame::{self, Mode, Target, ToChild, ToHost},
     jobs::Jobs,
 };
 use crate::drivers::syscall::{self, Resource};
@@ -130,7 +130,7 @@ struct Executor {
 
 enum Task {
     Load,
-    Call { hook: String },
+    Call { target: Target, mode: Mode },
 }
 
 impl Executor {
@@ -167,13 +167,15 @@ impl Executor {
 
     fn handle_event(&mut self, event: Event) {
         let settled = match event {
-            Event::Frame(ToChild::Load { file }) => {
+            Event::Frame(ToChild::Load { file, mode }) => {
+                self.bridge.mode.set(mode);
                 let begun = self.engine.load(&file);
                 return self.begin(Task::Load, begun);
             }
-            Event::Frame(ToChild::Call { hook, args }) => {
-                let begun = self.engine.call(&hook, args);
-                return self.begin(Task::Call { hook }, begun);
+            Event::Frame(ToChild::Call { target, args, mode }) => {
+                self.bridge.mode.set(mode);
+                let begun = self.engine.call(&target, args, mode);
+                return self.begin(Task::Call { target, mode }, begun);
             }
             Event::Frame(ToChild::Answer { id, result }) => self.engine.settle(id, result),
             Event::Frame(ToChild::Start { .. }) => Ok(()),
@@ -221,7 +223,7 @@ impl Executor {
     fn answer(&mut self, task: &Task, value: JsValue) -> Result<ToHost, Trouble> {
         match task {
             Task::Load => Ok(ToHost::Loaded { hooks: self.engine.hooks() }),
-            Task::Call { hook } => Ok(ToHost::Done { value: self.engine.result(hook, value)? }),
+            Task::Call { target, mode } => Ok(ToHost::Done { value: self.engine.result(target, value, *mode)? }),
         }
     }
 

@@ -13,8 +13,10 @@ pub struct Bounds {
     pub busy: Duration,
     /// Running in all.
     pub total: Duration,
-    /// From begin to end, except while the host is asked. `None`: as long as it takes.
+    /// From begin to end. `None`: as long as it takes.
     pub whole: Option<Duration>,
+    /// Whether `whole` goes on while the host is asked: a node's answers are bounded, a person's are not.
+    pub asking_counts: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Clock {
 
     /// Whether the host is being asked something.
     pub fn handle_asked(&mut self, asked: bool, now: Instant) {
-        if asked { self.whole.stop(now) } else { self.whole.start(now) }
+        if asked && !self.bounds.asking_counts { self.whole.stop(now) } else { self.whole.start(now) }
     }
 
     /// When which bound is passed, if nothing comes before.
@@ -93,7 +95,7 @@ mod tests {
     fn only_running_counts_and_each_bound_has_its_verdict() {
         let ms = Duration::from_millis;
         let start = Instant::now();
-        let mut clock = Clock::new(Bounds { busy: ms(100), total: ms(250), whole: Some(ms(10_000)) }, start);
+        let mut clock = Clock::new(Bounds { busy: ms(100), total: ms(250), whole: Some(ms(10_000)), asking_counts: false }, start);
         assert_eq!(clock.poll_deadline(), Some((start + ms(100), Verdict::Hung)));
         // Ran 90, waited an hour for the host, ran 90 again: 70 are left of the total.
         clock.handle_waiting(start + ms(90));

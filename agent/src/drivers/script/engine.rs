@@ -6,7 +6,7 @@
 use std::{path::Path, rc::Rc};
 
 use boa_engine::{
-    Context, JsError, JsNativeError, JsResult, JsValue, Source,
+    Context, JsError, JsNativeError, JsResult, JsString, JsValue, Source,
     builtins::promise::PromiseState,
     context::ContextBuilder,
     js_string,
@@ -21,14 +21,17 @@ use serde_json::Value;
 use super::{
     bindings::{self, Bridge},
     console,
-    frame::{Arg, Modules},
+    frame::{Arg, Mode, Modules, Target},
     jobs::Hooks,
     modules::Loader,
 };
+use crate::model::limits::SCRIPT_PRINTED_BYTES_MAX;
 
 const PRELUDE: &str = include_str!("prelude.js");
 /// How stack lines of `prelude.js` are told from the person's.
 const PRELUDE_NAME: &str = "disco:prelude";
+/// ... and of what `disco eval` was given.
+const EXPRESSION_NAME: &str = "disco:eval";
 /// A thrown string may be megabytes long; nobody reads more than this.
 const MESSAGE_BYTES_MAX: usize = 4096;
 const STACK_LINES_SHOWN: usize = 12;
@@ -51,10 +54,20 @@ pub struct Engine {
     context: Context,
     bridge: Rc<Bridge>,
     loader: Rc<Loader>,
-    options_of: JsFunction,
-    encode: JsFunction,
+    prelude: Prelude,
     exports: Option<JsObject>,
     cluster: Option<JsValue>,
+}
+
+/// What `prelude.js` gives to us rather than to scripts.
+struct Prelude {
+    options_of: JsFunction,
+    encode: JsFunction,
+    declared: JsFunction,
+    registered: JsFunction,
+    plain_cluster: JsFunction,
+    print: JsFunction,
+    named: JsFunction,
 }
 
 /// How far a load or a hook is.
@@ -85,9 +98,17 @@ impl Engine {
             let exports = object(&modules.get(key.clone(), &mut context)?)?;
             loader.register(&key.to_string(), &exports, &mut context)?;
         }
-        let options_of = function(&made.get(js_string!("options_of"), &mut context)?)?;
-        let encode = function(&made.get(js_string!("encode"), &mut context)?)?;
-        Ok(Engine { context, bridge, loader, options_of, encode, exports: None, cluster: None })
+        let mut part = |name: &str| function(&made.get(js_string!(name), &mut context)?);
+        let prelude = Prelude {
+            options_of: part("options_of")?,
+            encode: part("encode")?,
+            declared: part("declared")?,
+            registered: part("registered")?,
+            plain_cluster: part("plain_cluster")?,
+            print: part("print")?,
+            named: part("named")?,
+        };
+        Ok(Engine { context, bridge, loader, prelude, exports: None, cluster: None })
     }
 
     /// Begins to evaluate a module; `progress` says how it goes, `hooks` what came of it.
@@ -114,22 +135,81 @@ impl Engine {
         keys.iter().filter(|key| matches!(key, PropertyKey::String(_))).filter(|key| is_function(key)).map(ToString::to_string).collect()
     }
 
-    /// Calls an export; its promise (or value) is watched with `progress` and taken with `result`.
+    /// Calls what `target` says; its promise (or value) is watched with `progress` and taken with `result`.
     ///
     /// # Errors
-    /// No such export, no cluster to pass, or it threw before its first `await`.
-    pub fn call(&mut self, hook: &str, args: Vec<Arg>) -> Result<JsPromise, Trouble> {
-        let exports = self.exports.clone().ok_or_else(|| Trouble::new("no module is loaded"))?;
+    /// There is no such thing, no cluster to pass, or it threw before its first `await`.
+    pub fn call(&mut self, target: &Target, args: Vec<Arg>, mode: Mode) -> Result<JsPromise, Trouble> {
+        let function = match target {
+            Target::Hook(name) => match self.exported(name)? {
+                None if mode == Mode::Client || name == "init" => {
+                    return Err(Trouble::new(format!("there is no exported function {name}()")));
+                }
+                function => function,
+            },
+            Target::Configure => self.exported("configure")?,
+            Target::Registered(number) => Some(self.registered(*number)?),
+            Target::Expression { text, cluster } => return self.evaluate(text, cluster),
+        };
         let context = &mut self.context;
-        let function = exports.get(js_string!(hook), context).ok().and_then(|v| v.as_object()).and_then(JsFunction::from_object);
-        let function = function.ok_or_else(|| Trouble::new(format!("there is no exported function {hook}()")))?;
         let mut values = Vec::new();
         for arg in args {
             values.push(match arg {
-                Arg::Json(json) => JsValue::from_json(&json, context).map_err(|e| describe(e, context))?,
+                Arg::Json(json) => {
+                    let value = JsValue::from_json(&json, context).map_err(|e| describe(e, context))?;
+                    self.prelude.named.call(&JsValue::undefined(), &[value], context).map_err(|e| describe(e, context))?
+                }
                 Arg::Handle => self.cluster.clone().ok_or_else(|| Trouble::new("init() has not returned a cluster yet"))?,
             });
         }
+        let returned = match function {
+            Some(function) => function.call(&JsValue::undefined(), &values, context).map_err(|e| describe(e, context))?,
+            None => JsValue::undefined(),
+        };
+        JsPromise::resolve(returned, context).map_err(|e| describe(e, context))
+    }
+
+    fn exported(&mut self, name: &str) -> Result<Option<JsFunction>, Trouble> {
+        let exports = self.exports.clone().ok_or_else(|| Trouble::new("no module is loaded"))?;
+        Ok(exports.get(js_string!(name), &mut self.context).ok().and_then(|v| v.as_object()).and_then(JsFunction::from_object))
+    }
+
+    fn registered(&mut self, number: u32) -> Result<JsFunction, Trouble> {
+        let context = &mut self.context;
+        let body = self.prelude.registered.call(&JsValue::undefined(), &[number.into()], context).map_err(|e| describe(e, context))?;
+        function(&body).map_err(|_| Trouble::new("the script registers less than it did before"))
+    }
+
+    /// An expression if it can be one, else statements (`return` gives their value).
+    fn evaluate(&mut self, text: &str, cluster: &str) -> Result<JsPromise, Trouble> {
+        let context = &mut self.context;
+        let mut names = vec!["cluster".to_owned()];
+        let mut values = vec![match &self.cluster {
+            Some(cluster) => cluster.clone(),
+            None => {
+                let name = JsString::from(cluster).into();
+                self.prelude.plain_cluster.call(&JsValue::undefined(), &[name], context).map_err(|e| describe(e, context))?
+            }
+        }];
+        if let Some(exports) = &self.exports {
+            for key in exports.own_property_keys(context).map_err(|e| describe(e, context))? {
+                let PropertyKey::String(name) = &key else { continue };
+                let name = name.to_std_string_lossy();
+                // `export { x as class }` is a name that cannot be a parameter's.
+                if name != "cluster" && context.eval(Source::from_bytes(&format!("(async ({name}) => 0)"))).is_ok() {
+                    values.push(exports.get(key.clone(), context).map_err(|e| describe(e, context))?);
+                    names.push(name);
+                }
+            }
+        }
+        let names = names.join(", ");
+        let mut parse = |source: String| context.eval(Source::from_bytes(&source).with_path(Path::new(EXPRESSION_NAME)));
+        let function = match parse(format!("(async ({names}) => (\n{text}\n))")) {
+            Ok(expression) => Ok(expression),
+            Err(_) => parse(format!("(async ({names}) => {{\n{text}\n}})")),
+        };
+        let function = function.map_err(|e| describe(e, context))?;
+        let function = self::function(&function).map_err(|e| describe(e, context))?;
         let returned = function.call(&JsValue::undefined(), &values, context).map_err(|e| describe(e, context))?;
         JsPromise::resolve(returned, context).map_err(|e| describe(e, context))
     }
@@ -151,25 +231,37 @@ impl Engine {
         }
     }
 
-    /// What `hook` returned, as JSON (`undefined` is null). What init() returns stays here, for [`Arg::Handle`];
+    /// What a call came to, as JSON (`undefined` is null). What init() returns stays here, for [`Arg::Handle`];
     /// the options of that cluster are the result.
     ///
     /// # Errors
     /// init() returned something else than a cluster, or a value has no JSON.
-    pub fn result(&mut self, hook: &str, value: JsValue) -> Result<Value, Trouble> {
-        let encoder = if hook == "init" { &self.options_of } else { &self.encode };
+    pub fn result(&mut self, target: &Target, value: JsValue, mode: Mode) -> Result<Value, Trouble> {
+        let is_init = matches!(target, Target::Hook(name) if name == "init");
+        let encoder = match target {
+            Target::Hook(_) if is_init => &self.prelude.options_of,
+            Target::Hook(_) if mode == Mode::Client => &self.prelude.encode,
+            Target::Configure => &self.prelude.declared,
+            Target::Expression { .. } => &self.prelude.print,
+            Target::Hook(_) | Target::Registered(_) => return Ok(Value::Null),
+        };
         let text = encoder
             .call(&JsValue::undefined(), std::slice::from_ref(&value), &mut self.context)
             .map_err(|e| describe(e, &mut self.context))?;
         let text = text.as_string().map(|text| text.to_std_string_lossy());
-        if hook == "init" {
+        if let Target::Expression { .. } = target {
+            let mut printed = text.unwrap_or_default();
+            console::truncate(&mut printed, SCRIPT_PRINTED_BYTES_MAX);
+            return Ok(printed.into());
+        }
+        if is_init {
             if text.is_none() {
                 return Err(Trouble::new(format!("init() must return a Cluster, not {}", shortened(value.display().to_string()))));
             }
             self.cluster = Some(value);
         }
         let json: Value = serde_json::from_str(text.as_deref().unwrap_or("null"))
-            .map_err(|e| Trouble::new(format!("what {hook}() returned cannot be passed on: {e}")))?;
+            .map_err(|e| Trouble::new(format!("the result cannot be passed on: {e}")))?;
         bindings::check_depth(&json, 0).map_err(Trouble::new)?;
         Ok(json)
     }
@@ -252,7 +344,9 @@ fn number(text: Option<&str>) -> usize {
 fn own_lines(stack: &str) -> String {
     let own: Vec<String> = stack
         .lines()
-        .filter(|line| !line.contains("(native") && !line.contains(PRELUDE_NAME) && !line.trim().is_empty())
+        .filter(|line| {
+            !line.contains("(native") && !line.contains(PRELUDE_NAME) && !line.contains(EXPRESSION_NAME) && !line.trim().is_empty()
+        })
         .map(without_name)
         .collect();
     let mut shown = own.iter().take(STACK_LINES_SHOWN).cloned().collect::<Vec<_>>().join("\n");

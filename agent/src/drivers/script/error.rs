@@ -1,6 +1,6 @@
 //! What a person reads when a script did not do.
 
-use std::{fmt, io, process::ExitStatus, time::Duration};
+use std::{error::Error as _, fmt, io, process::ExitStatus, time::Duration};
 
 use thiserror::Error;
 
@@ -8,14 +8,14 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub file: String,
-    /// `None` while the module itself is being evaluated.
+    /// `bootstrap()`, `every(1 s)`; `None` while the module itself is being evaluated.
     pub hook: Option<String>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.hook {
-            Some(hook) => write!(f, "{}: {hook}()", self.file),
+            Some(hook) => write!(f, "{}: {hook}", self.file),
             None => write!(f, "{}", self.file),
         }
     }
@@ -49,7 +49,30 @@ pub enum ScriptError {
     Talk { place: Place, source: io::Error },
 }
 
-/// `10 s`, `700 ms`.
+impl ScriptError {
+    /// For a reader who has only this text: a mistake begins with its place, `cluster.js:12:5: in configure(): …`, the
+    /// rest of the stack follows.
+    pub fn in_words(&self) -> String {
+        let text = match self {
+            ScriptError::Failed { place, message, stack } if !stack.is_empty() => {
+                let (first, rest) = stack.split_once('\n').unwrap_or((stack, ""));
+                let at = first.rsplit_once('(').map_or(first, |(_, at)| at).trim().trim_start_matches("at ").trim_end_matches(')');
+                let within = place.hook.as_ref().map(|hook| format!("in {hook}: ")).unwrap_or_default();
+                format!("{at}: {within}{message}\n{rest}").trim_end().to_owned()
+            }
+            other => other.to_string(),
+        };
+        match self.source() {
+            Some(source) => format!("{text}: {source}"),
+            None => text,
+        }
+    }
+}
+
+/// `5 min`, `10 s`, `700 ms`.
 pub fn seconds(time: Duration) -> String {
+    if time.as_millis() > 60_000 && time.as_millis().is_multiple_of(60_000) {
+        return format!("{} min", time.as_secs() / 60);
+    }
     if time.subsec_millis() == 0 { format!("{} s", time.as_secs()) } else { format!("{} ms", time.as_millis()) }
 }

@@ -32,13 +32,15 @@ const START_MAX: Duration = Duration::from_secs(10);
 const LAST_WORDS_BYTES_MAX: u64 = 4096;
 
 /// A call that was given up half-way leaves an executor in the middle of something.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// No module yet.
     Fresh,
     Loaded,
     /// ... and init() returned its cluster.
     Initialized,
+    /// ... and configure() registered what is called later.
+    Configured,
     Working,
 }
 

@@ -23,6 +23,15 @@ pub enum Modules {
     Memory(BTreeMap<String, String>),
 }
 
+impl Modules {
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Modules::Folder(folder) => folder.join(name).exists(),
+            Modules::Memory(texts) => texts.contains_key(name),
+        }
+    }
+}
+
 /// What a hook is called with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Arg {
@@ -31,15 +40,41 @@ pub enum Arg {
     Handle,
 }
 
+/// What the script may do while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// client.js: the bootstrap verbs.
+    Client,
+    /// cluster.js while it loads, in `init()` and in `configure()`: what it declares is collected, nothing changes.
+    Recording,
+    /// cluster.js later: what it asks for is done at once.
+    Live,
+}
+
+/// What is to be called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// An export. In `Live` mode it may be missing, and what it returns is of no interest.
+    Hook(String),
+    /// `configure(cluster)` if there is one; answers with everything that was declared since the module began to load.
+    Configure,
+    /// What `every`, `on` … were given, in the order they were called.
+    Registered(u32),
+    /// An expression, or statements, with the module's exports in scope; answers with the printed value. Without a
+    /// module `cluster` is one of this name.
+    Expression { text: String, cluster: String },
+}
+
 /// From the host to the child.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToChild {
     /// The first frame: where the modules are, and the bounds the child keeps by itself.
     Start { modules: Modules, memory_bytes: u64, idle_ms: u64, commands_max: usize },
     /// Evaluate this module; ends with `Loaded` or `Failed`.
-    Load { file: String },
-    /// Call this export; ends with `Done` or `Failed`.
-    Call { hook: String, args: Vec<Arg> },
+    Load { file: String, mode: Mode },
+    /// Ends with `Done` or `Failed`.
+    Call { target: Target, args: Vec<Arg>, mode: Mode },
     /// The answer to `Operation` of the same id.
     Answer { id: u64, result: Result<Value, String> },
 }

@@ -17,14 +17,16 @@ use serde_json::Value;
 
 use super::{
     clock::{Bounds, Clock, Verdict},
+    declared::Declared,
     error::{Place, ScriptError},
     executor::{Ended, Executor, State},
-    frame::{Arg, Modules, ToChild, ToHost},
+    frame::{Arg, Mode, Modules, Target, ToChild, ToHost},
 };
 use crate::{
     drivers::syscall,
     model::limits::{
-        EXTERNAL_COMMANDS_MAX, SCRIPT_BUSY_MS_MAX, SCRIPT_IDLE_MS, SCRIPT_INIT_MS_MAX, SCRIPT_MEMORY_BYTES_MAX, SCRIPT_TIME_MS_MAX,
+        EXTERNAL_COMMANDS_MAX, SCRIPT_BUSY_MS_MAX, SCRIPT_CONFIGURE_MS_MAX, SCRIPT_HOOK_MS_MAX, SCRIPT_IDLE_MS, SCRIPT_INIT_MS_MAX,
+        SCRIPT_MEMORY_BYTES_MAX, SCRIPT_TIME_MS_MAX,
     },
 };
 
@@ -67,8 +69,12 @@ pub struct Limits {
     pub busy: Duration,
     /// Running in all, per hook.
     pub total: Duration,
-    /// Loading, and init(): from begin to end, except while the host is asked.
+    /// Loading, and init(): from begin to end; in client.js except while the host is asked.
     pub init: Duration,
+    /// configure() of cluster.js, from begin to end.
+    pub configure: Duration,
+    /// The other hooks of cluster.js, from begin to end.
+    pub hook: Duration,
     /// The executor ends after so long without work.
     pub idle: Duration,
     /// Programs of `run` at once.
@@ -82,6 +88,8 @@ impl Default for Limits {
             busy: Duration::from_millis(SCRIPT_BUSY_MS_MAX),
             total: Duration::from_millis(SCRIPT_TIME_MS_MAX),
             init: Duration::from_millis(SCRIPT_INIT_MS_MAX),
+            configure: Duration::from_millis(SCRIPT_CONFIGURE_MS_MAX),
+            hook: Duration::from_millis(SCRIPT_HOOK_MS_MAX),
             idle: Duration::from_millis(SCRIPT_IDLE_MS),
             commands_max: EXTERNAL_COMMANDS_MAX,
         }
@@ -102,13 +110,15 @@ impl Exports {
 
 /// One script and, while it is needed, the process that runs it.
 pub struct ScriptHost {
-    options: ScriptOptions,
-    executor: Option<Executor>,
-    file: Option<String>,
+    pub(super) options: ScriptOptions,
+    pub(super) executor: Option<Executor>,
+    pub(super) file: Option<String>,
+    /// What the newest configure() of cluster.js left behind.
+    pub(super) declared: Option<Declared>,
 }
 
 /// Why there is no answer.
-enum Break {
+pub(super) enum Break {
     /// The executor had idled out before it saw the request.
     Idled,
     Error(ScriptError),
@@ -120,7 +130,7 @@ impl ScriptHost {
     /// # Errors
     /// [`ScriptError::Start`].
     pub async fn start(options: ScriptOptions) -> Result<ScriptHost, ScriptError> {
-        let mut host = ScriptHost { options, executor: None, file: None };
+        let mut host = ScriptHost { options, executor: None, file: None, declared: None };
         host.spawn().await?;
         Ok(host)
     }
@@ -131,11 +141,8 @@ impl ScriptHost {
     /// Any [`ScriptError`]; the next call starts afresh.
     pub async fn load(&mut self, file: &str, ops: &dyn HostOps) -> Result<Exports, ScriptError> {
         self.file = Some(file.to_owned());
-        // An executor holds one module graph: a second load starts another.
-        if self.executor.as_ref().is_some_and(|e| e.state != State::Fresh) {
-            self.stop();
-        }
-        self.load_again(ops).await
+        self.make_fresh();
+        self.load_again(Mode::Client, ops).await
     }
 
     /// Calls the exported function `hook`. If the executor went away meanwhile, the module is evaluated again first,
@@ -150,13 +157,15 @@ impl ScriptHost {
     /// If no module was loaded before.
     pub async fn call(&mut self, hook: &str, args: Vec<Arg>, ops: &dyn HostOps) -> Result<Value, ScriptError> {
         assert!(self.file.is_some(), "load() comes before call()");
+        let needed = if args.contains(&Arg::Handle) { State::Initialized } else { State::Loaded };
         let mut attempt = 0;
         loop {
             attempt += 1;
-            self.prepare(&args, ops).await?;
-            match self.call_hook(hook, args.clone(), ops).await {
+            self.prepare(needed, Mode::Client, ops).await?;
+            let target = Target::Hook(hook.to_owned());
+            match self.call_target(target, args.clone(), Mode::Client, ops).await {
                 Err(Break::Idled) if attempt == 1 => self.stop(),
-                Err(Break::Idled) => return Err(self.gone_error(Some(hook))),
+                Err(Break::Idled) => return Err(self.gone_error(Some(format!("{hook}()")))),
                 Err(Break::Error(e)) => return Err(e),
                 Ok(value) => return Ok(value),
             }
@@ -183,17 +192,27 @@ impl ScriptHost {
         }
     }
 
-    /// Makes sure that a loaded executor is there, with a cluster if the arguments want one.
-    async fn prepare(&mut self, args: &[Arg], ops: &dyn HostOps) -> Result<(), ScriptError> {
-        if self.executor.as_ref().is_some_and(|e| e.state == State::Working) {
+    pub(super) fn state(&self) -> Option<State> {
+        self.executor.as_ref().map(|executor| executor.state)
+    }
+
+    /// An executor holds one module graph: a second load takes another.
+    pub(super) fn make_fresh(&mut self) {
+        if self.state().is_some_and(|state| state != State::Fresh) {
             self.stop();
         }
-        if self.executor.as_ref().is_none_or(|e| e.state == State::Fresh) {
-            self.load_again(ops).await?;
+    }
+
+    /// Makes sure that an executor is there that is loaded and, if so much is needed, has called init().
+    pub(super) async fn prepare(&mut self, needed: State, mode: Mode, ops: &dyn HostOps) -> Result<(), ScriptError> {
+        if self.state() == Some(State::Working) {
+            self.stop();
         }
-        let wants_cluster = args.contains(&Arg::Handle);
-        if wants_cluster && self.executor.as_ref().is_some_and(|e| e.state == State::Loaded) {
-            match self.call_hook("init", Vec::new(), ops).await {
+        if self.state().is_none_or(|state| state == State::Fresh) {
+            self.load_again(mode, ops).await?;
+        }
+        if needed >= State::Initialized && self.state() == Some(State::Loaded) {
+            match self.call_target(Target::Hook("init".to_owned()), Vec::new(), mode, ops).await {
                 Ok(_) => {}
                 // It idled out this very moment. The call that follows finds out as well, and tries once more.
                 Err(Break::Idled) => {}
@@ -203,16 +222,16 @@ impl ScriptHost {
         Ok(())
     }
 
-    async fn load_again(&mut self, ops: &dyn HostOps) -> Result<Exports, ScriptError> {
-        let file = self.file.clone().expect("load() set it");
-        let bounds = Bounds { whole: Some(self.options.limits.init), ..self.bounds() };
+    async fn load_again(&mut self, mode: Mode, ops: &dyn HostOps) -> Result<Exports, ScriptError> {
+        let file = self.file.clone().expect("load() or for_cluster() set it");
+        let bounds = self.bounds(mode, Some(self.options.limits.init));
         let mut attempt = 0;
         loop {
             attempt += 1;
             if self.executor.is_none() {
                 self.spawn().await?;
             }
-            match self.exchange(ToChild::Load { file: file.clone() }, bounds, None, ops).await {
+            match self.exchange(ToChild::Load { file: file.clone(), mode }, bounds, None, ops).await {
                 Ok(ToHost::Loaded { hooks }) => {
                     self.set_state(State::Loaded);
                     return Ok(Exports { hooks });
@@ -229,16 +248,27 @@ impl ScriptHost {
         }
     }
 
-    async fn call_hook(&mut self, hook: &str, args: Vec<Arg>, ops: &dyn HostOps) -> Result<Value, Break> {
-        let before = self.executor.as_ref().map_or(State::Fresh, |e| e.state);
-        let whole = (hook == "init").then_some(self.options.limits.init);
-        let bounds = Bounds { whole, ..self.bounds() };
-        match self.exchange(ToChild::Call { hook: hook.to_owned(), args }, bounds, Some(hook), ops).await {
+    pub(super) async fn call_target(&mut self, target: Target, args: Vec<Arg>, mode: Mode, ops: &dyn HostOps) -> Result<Value, Break> {
+        let label = match &target {
+            Target::Hook(name) => format!("{name}()"),
+            Target::Configure => "configure()".to_owned(),
+            Target::Registered(number) => self.label(*number),
+            Target::Expression { .. } => "eval".to_owned(),
+        };
+        let before = self.state().unwrap_or(State::Fresh);
+        let (whole, after) = match (&target, mode) {
+            (Target::Hook(name), _) if name == "init" => (Some(self.options.limits.init), State::Initialized),
+            (Target::Configure, _) => (Some(self.options.limits.configure), State::Configured),
+            (_, Mode::Client) => (None, before),
+            _ => (Some(self.options.limits.hook), before),
+        };
+        let bounds = self.bounds(mode, whole);
+        match self.exchange(ToChild::Call { target, args, mode }, bounds, Some(label.clone()), ops).await {
             Ok(ToHost::Done { value }) => {
-                self.set_state(if hook == "init" { State::Initialized } else { before });
+                self.set_state(after);
                 Ok(value)
             }
-            Ok(_) => Err(Break::Error(self.senseless(Some(hook)))),
+            Ok(_) => Err(Break::Error(self.senseless(Some(label)))),
             Err(Break::Error(e @ ScriptError::Failed { .. })) => {
                 self.set_state(before);
                 Err(Break::Error(e))
@@ -248,7 +278,7 @@ impl ScriptHost {
     }
 
     /// Sends a request and serves the executor until it answers or has to be stopped.
-    async fn exchange(&mut self, request: ToChild, bounds: Bounds, hook: Option<&str>, ops: &dyn HostOps) -> Result<ToHost, Break> {
+    async fn exchange(&mut self, request: ToChild, bounds: Bounds, hook: Option<String>, ops: &dyn HostOps) -> Result<ToHost, Break> {
         let place = self.place(hook);
         let Some(executor) = self.executor.as_mut() else { return Err(Break::Idled) };
         executor.state = State::Working;
@@ -268,7 +298,7 @@ impl ScriptHost {
         })
     }
 
-    async fn spawn(&mut self) -> Result<(), ScriptError> {
+    pub(super) async fn spawn(&mut self) -> Result<(), ScriptError> {
         let failed = |source| ScriptError::Start { exe: self.options.exe.display().to_string(), source };
         let limits = &self.options.limits;
         let start = ToChild::Start {
@@ -286,8 +316,8 @@ impl ScriptHost {
         Ok(())
     }
 
-    fn bounds(&self) -> Bounds {
-        Bounds { busy: self.options.limits.busy, total: self.options.limits.total, whole: None }
+    fn bounds(&self, mode: Mode, whole: Option<Duration>) -> Bounds {
+        Bounds { busy: self.options.limits.busy, total: self.options.limits.total, whole, asking_counts: mode != Mode::Client }
     }
 
     fn set_state(&mut self, state: State) {
@@ -296,16 +326,16 @@ impl ScriptHost {
         }
     }
 
-    fn place(&self, hook: Option<&str>) -> Place {
-        Place { file: self.file.clone().unwrap_or_default(), hook: hook.map(str::to_owned) }
+    fn place(&self, hook: Option<String>) -> Place {
+        Place { file: self.file.clone().unwrap_or_default(), hook }
     }
 
-    fn senseless(&mut self, hook: Option<&str>) -> ScriptError {
+    fn senseless(&mut self, hook: Option<String>) -> ScriptError {
         self.stop();
         ScriptError::Talk { place: self.place(hook), source: io::Error::new(io::ErrorKind::InvalidData, "an answer to something else") }
     }
 
-    fn gone_error(&mut self, hook: Option<&str>) -> ScriptError {
+    pub(super) fn gone_error(&mut self, hook: Option<String>) -> ScriptError {
         ScriptError::Talk {
             place: self.place(hook),
             source: io::Error::new(io::ErrorKind::UnexpectedEof, "it ends as soon as it is started"),

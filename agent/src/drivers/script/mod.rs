@@ -12,6 +12,8 @@
 //!                                                                   jobs.rs, modules.rs, console.rs, lane.rs
 //!                                                                   bindings.rs + prelude.js: what scripts see
 //!                                                                   fetch.rs, run.rs
+//!   cluster.rs   the hooks of cluster.js                            spec.rs    a service as written (both sides)
+//!   declared.rs  what configure() left behind
 //! ```
 //!
 //! The child is trusted to be our code but not to live: it may die at any instruction, and whoever talks to it
@@ -20,7 +22,9 @@
 mod bindings;
 mod child;
 mod clock;
+mod cluster;
 mod console;
+mod declared;
 mod engine;
 mod error;
 mod executor;
@@ -31,9 +35,12 @@ mod jobs;
 mod lane;
 mod modules;
 mod run;
+mod spec;
 
 pub use child::child_main;
+pub use declared::Declared;
 pub use error::ScriptError;
 pub use frame::{Arg, Modules};
 pub use host::{Exports, HostOps, Limits, ScriptHost, ScriptOptions};
 pub use modules::{is_built_in, read_file, resolve};
+pub use spec::parse as read_service;

@@ -58,6 +58,51 @@
     }
   }
 
+  // ---- where the script runs: "client" (client.js), "recording" (cluster.js while it loads, in init() and configure())
+  // or "live" (cluster.js later, and `disco eval`)
+
+  const later = "in leader(), or in what every() and on() call";
+
+  function only_in_client(verb) {
+    if (native.mode() !== "client") throw new Error(`${verb} works only in client.js`);
+  }
+
+  function not_in_client(verb) {
+    if (native.mode() === "client") throw new Error(`${verb} belongs in cluster.js, which \`disco apply\` sends to the nodes`);
+  }
+
+  function changes(verb) {
+    if (native.mode() === "recording") throw new Error(`${verb} changes the cluster at once, so it does not work in configure() or before it: call it ${later}`);
+  }
+
+  function body_of(verb, body) {
+    if (typeof body !== "function") throw new TypeError(`${verb} needs a function, not ${show(body)}`);
+    return body;
+  }
+
+  /** What configure() leaves behind. The host numbers the functions as they come here. */
+  const recorded = { services: new Map(), keys: new Map(), registrations: [], bodies: [] };
+
+  function register(verb, registration, body) {
+    if (native.mode() === "client") throw new Error(`${verb} works only in cluster.js`);
+    if (native.mode() === "live") throw new Error(`${verb} works while cluster.js loads, in init() and in configure(), not later`);
+    if (recorded.bodies.length === native.registrations_max) throw new RangeError(`${verb}: a script registers at most ${native.registrations_max} functions`);
+    recorded.registrations.push(registration);
+    return recorded.bodies.push(body) - 1;
+  }
+
+  const absent_yet = (what) => new Error(`${what} is not available yet in this version`);
+
+  /** JSON of a service's spec. Functions would vanish without a word. */
+  function spec_text(spec) {
+    if (spec === null || typeof spec !== "object" || Array.isArray(spec)) throw new TypeError(`a service's spec must be an object like { command: ["…"] }, not ${show(spec)}`);
+    return JSON.stringify(spec, (field, value) => {
+      if (typeof value === "function" && field !== "script") throw new TypeError(`\`${field}\` of a service cannot be a function`);
+      if (typeof value === "bigint" || typeof value === "symbol") throw new TypeError(`\`${field}\` of a service cannot be a ${typeof value}`);
+      return typeof value === "function" ? {} : value;
+    });
+  }
+
   // ---- providers
 
   const inner = Symbol("made by init()");
@@ -119,8 +164,17 @@
 
   // ---- cluster
 
+  const events = [
+    "leader", "follower",
+    "node.joined", "node.lost", "node.back", "node.left", "node.leaving", "node.draining",
+    "instance.started", "instance.stopped", "instance.terminated", "instance.failed",
+    "service.updated", "service.degraded", "service.healthy",
+    "task.started", "task.exited",
+    "cluster.scaled", "cluster.destroyed",
+    "script.reloaded", "script.failed",
+  ];
   const clusterFields = ["name", "provider", "managers", "min_nodes", "below_min", "max_nodes", "max_launches_per_hour", "replace_after"];
-  const named = (object) => Object.defineProperty(object, "toString", { value: () => object.name ?? object.id });
+  const named = (object) => Object.defineProperty(object, "toString", { value: () => object.name ?? object.id, configurable: true });
   let optionsOf;
 
   function clusterOptions(given) {
@@ -140,14 +194,19 @@
 
   class Cluster {
     #options;
-    constructor(options) {
-      this.#options = clusterOptions(options);
+    constructor(options, made) {
+      this.#options = made === inner ? options : clusterOptions(options);
     }
     static {
       optionsOf = (value) => (typeof value === "object" && value !== null && #options in value ? value.#options : undefined);
     }
     #host(op, args) {
       return host(op, { cluster: this.#options, ...args });
+    }
+    /** A step of bootstrap(). */
+    #step(verb, op, args) {
+      only_in_client(`cluster.${verb}()`);
+      return this.#host(op, args);
     }
     get name() {
       return this.#options.name;
@@ -156,10 +215,12 @@
       return this.#host("cluster.healthy");
     }
     async set_key_pair(pair) {
+      only_in_client("cluster.set_key_pair()");
       known("set_key_pair()", pair, ["private", "public"]);
       return this.#host("cluster.set_key_pair", { private: text("`private`", pair.private), public: text("`public`", pair.public) });
     }
     async start_instance(options = {}) {
+      only_in_client("cluster.start_instance()");
       const o = known("start_instance()", options, ["image", "instance_type", "spot", "disk"]);
       const args = {};
       if (o.image !== undefined) args.image = text("`image`", o.image);
@@ -169,22 +230,23 @@
       return this.#host("cluster.start_instance", args);
     }
     attach_ip() {
-      return this.#host("cluster.attach_ip");
+      return this.#step("attach_ip", "cluster.attach_ip");
     }
     primary_ip() {
-      return this.#host("cluster.primary_ip");
+      return this.#step("primary_ip", "cluster.primary_ip");
     }
     ssh_install() {
-      return this.#host("cluster.ssh_install");
+      return this.#step("ssh_install", "cluster.ssh_install");
     }
     join() {
-      return this.#host("cluster.join");
+      return this.#step("join", "cluster.join");
     }
     async scale(nodes) {
+      changes("cluster.scale()");
       return this.#host("cluster.scale", { nodes: integer("scale()'s number of nodes", nodes, 1, native.nodes_max) });
     }
     destroy() {
-      return this.#host("cluster.destroy");
+      return this.#step("destroy", "cluster.destroy");
     }
     async nodes() {
       return (await this.#host("cluster.nodes")).map(named);
@@ -199,6 +261,62 @@
     key(name) {
       return new Key(this.#options, text("the key's name", name), inner);
     }
+    service(name, spec) {
+      not_in_client("cluster.service()");
+      text("the service's name", name);
+      if (spec === undefined) return new Service(this.#options, name, undefined, inner);
+      const json = spec_text(spec);
+      const meaning = native.check_service(name, json);
+      if (native.mode() === "live") return new Service(this.#options, name, host("service.set", { cluster: this.#options, name, spec: JSON.parse(json) }), inner);
+      const before = recorded.services.get(name);
+      if (before !== undefined && before.meaning !== meaning) throw new Error(`service \`${name}\` is declared twice, and not the same way`);
+      recorded.services.set(name, { meaning, spec: JSON.parse(json) });
+      return new Service(this.#options, name, undefined, inner);
+    }
+    on(event, body) {
+      oneOf("the event of cluster.on()", event, events);
+      register("cluster.on()", { kind: "on", event }, body_of("cluster.on()", body));
+    }
+    link() {
+      throw absent_yet("cluster.link()");
+    }
+    secret() {
+      throw absent_yet("cluster.secret()");
+    }
+  }
+
+  class Service {
+    #args;
+    #set;
+    constructor(cluster, name, set, made) {
+      if (made !== inner) throw new TypeError("use `cluster.service(name, { … })`");
+      this.#args = { cluster, name };
+      this.#set = set;
+    }
+    get name() {
+      return this.#args.name;
+    }
+    async #change(verb, args) {
+      changes(`the service's ${verb}()`);
+      await this.#set;
+      return host(`service.${verb}`, { ...this.#args, ...args });
+    }
+    async scale(replicas) {
+      return this.#change("scale", { replicas: integer("scale()'s number of copies", replicas, 0, native.tasks_max) });
+    }
+    restart() {
+      return this.#change("restart");
+    }
+    rollback() {
+      return this.#change("rollback");
+    }
+    remove() {
+      return this.#change("remove");
+    }
+    async status() {
+      await this.#set;
+      return host("service.status", this.#args);
+    }
   }
 
   class Key {
@@ -207,15 +325,25 @@
       if (made !== inner) throw new TypeError("use `cluster.key(name)`");
       this.#args = { cluster, key };
     }
-    get() {
-      return host("key.get", this.#args);
+    get name() {
+      return this.#args.key;
+    }
+    async get() {
+      const declared = native.mode() === "recording" ? recorded.keys.get(this.#args.key) : undefined;
+      return declared ?? host("key.get", this.#args);
     }
     async set(value) {
       if (typeof value !== "string") throw new TypeError(`a key's value must be a text, not ${show(value)}`);
-      return host("key.set", { ...this.#args, value });
+      if (native.mode() === "recording") recorded.keys.set(this.#args.key, value);
+      else return host("key.set", { ...this.#args, value });
     }
-    delete() {
+    async delete() {
+      changes("the key's delete()");
       return host("key.delete", this.#args);
+    }
+    on(event, body) {
+      oneOf("the event of a key's on()", event, ["change"]);
+      register("the key's on()", { kind: "key", key: this.#args.key }, body_of("the key's on()", body));
     }
   }
 
@@ -271,8 +399,31 @@
     }
   }
 
-  function every() {
-    throw new Error("every() works only in cluster.js");
+  function every(interval, body) {
+    const interval_ms = duration("every()'s interval", interval);
+    if (interval_ms < native.every_ms_min) throw new RangeError(`every()'s interval is at least ${native.every_ms_min} ms, not ${interval_ms}`);
+    const registration = { kind: "every", interval_ms, stopped: false };
+    const number = register("every()", registration, body_of("every()", body));
+    return {
+      stop() {
+        if (native.mode() === "recording") registration.stopped = true;
+        else host("every.stop", { number });
+      },
+    };
+  }
+
+  /** A value as `disco eval` shows it. */
+  function print(value) {
+    if (typeof value === "function") return `[function ${value.name || "without a name"}]`;
+    if (typeof value === "bigint") return `${value}n`;
+    if (typeof value !== "object" || value === null) return typeof value === "string" ? JSON.stringify(value) : String(value);
+    if (value instanceof Error) return String(value);
+    if (value instanceof Cluster || value instanceof Service || value instanceof Key) return `${value.constructor.name} ${JSON.stringify(value.name)}`;
+    try {
+      return JSON.stringify(value, null, 2);
+    } catch {
+      return native.display(value);
+    }
   }
 
   const console = {};
@@ -286,5 +437,16 @@
     modules: { disco: names, "@disco/provider": { Provider, LocalProvider, AwsProvider, HostsProvider }, "@disco/storage": { FileStorage }, "@disco/cluster": { Cluster } },
     options_of: (value) => { const options = optionsOf(value); return options && JSON.stringify(options); },
     encode: (value) => JSON.stringify(value),
+    declared: () =>
+      JSON.stringify({
+        services: Object.fromEntries([...recorded.services].map(([name, { spec }]) => [name, spec])),
+        keys: Object.fromEntries(recorded.keys),
+        registrations: recorded.registrations,
+      }),
+    registered: (number) => recorded.bodies[number],
+    plain_cluster: (name) => new Cluster(Object.freeze({ name }), inner),
+    print,
+    /** A node, given to a hook, prints as its name. */
+    named: (value) => (value !== null && typeof value === "object" ? named(value) : value),
   };
 });

@@ -7,6 +7,7 @@ use crate::{
         query::PlannedChange,
         script::Declaration,
         service::{PortSpec, Replicas, ServiceRecord, ServiceSpec},
+        settings::{BelowMin, Settings},
     },
 };
 use std::collections::BTreeMap;
@@ -14,10 +15,17 @@ use std::collections::BTreeMap;
 /// A value longer than this is shown by its length.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// Declared against what is there, services first, each by name.
+/// Declared against what is there: the cluster's options, services, keys, each by name.
 pub fn changes(state: &State, declaration: &Declaration) -> Vec<PlannedChange> {
     let mut changes = Vec::new();
     let mut add = |sign, subject: String, detail: String| changes.push(PlannedChange { sign, subject, detail });
+    // What none may have is told when it is applied; nothing changes then.
+    if let Ok(new) = state.with_settings(&declaration.settings) {
+        let details = settings(&state.settings, &new);
+        if !details.is_empty() {
+            add('~', "cluster".into(), details.join(", "));
+        }
+    }
     for (name, spec) in &declaration.services {
         let subject = format!("service {name}");
         match state.services.get(name) {
@@ -43,6 +51,28 @@ pub fn changes(state: &State, declaration: &Declaration) -> Vec<PlannedChange> {
         }
     }
     changes
+}
+
+fn settings(old: &Settings, new: &Settings) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut field = |name: &str, old: String, new: String| {
+        if old != new {
+            found.push(format!("{name} {old} -> {new}"));
+        }
+    };
+    field("managers", old.managers.to_string(), new.managers.to_string());
+    field("min_nodes", old.min_nodes.to_string(), new.min_nodes.to_string());
+    let below = |settings: &Settings| match settings.below_min {
+        BelowMin::Stop => "stop".to_owned(),
+        BelowMin::Pause => "pause".to_owned(),
+        BelowMin::Keep => "keep".to_owned(),
+    };
+    field("below_min", below(old), below(new));
+    field("max_nodes", old.max_nodes.to_string(), new.max_nodes.to_string());
+    field("max_launches_per_hour", old.max_launches_per_hour.to_string(), new.max_launches_per_hour.to_string());
+    let after = |settings: &Settings| settings.replace_after_ms.map_or("never".to_owned(), ms);
+    field("replace_after", after(old), after(new));
+    found
 }
 
 fn differences(known: &ServiceRecord, new: &ServiceSpec) -> Vec<String> {

@@ -28,6 +28,8 @@ use std::{
 
 const RETRY_MS_MIN: u64 = 1_000;
 const RETRY_MS_MAX: u64 = 60_000;
+/// A timer whose function fails rests: this long at first, twice as long each further time.
+const REST_MS_MIN: u64 = 200;
 
 #[derive(Default)]
 pub(super) struct Scripting {
@@ -45,8 +47,9 @@ pub(super) struct Scripting {
     /// What set the error that people see: its success clears it.
     failing: Option<Hook>,
     registered: Vec<Registration>,
-    /// When each `every` is due next.
+    /// When each `every` is due next, and how often in a row it failed.
     timers: BTreeMap<u32, u64>,
+    timer_failures: BTreeMap<u32, u32>,
     /// The newest event that was looked at.
     event: u64,
     /// Watched keys and the version last seen.
@@ -131,6 +134,7 @@ impl Replica {
         (script.failures, script.retry_at) = (0, 0);
         script.registered.clear();
         script.timers.clear();
+        script.timer_failures.clear();
         script.keys.clear();
     }
 
@@ -214,7 +218,7 @@ impl Replica {
             let number = registration.number;
             match &registration.kind {
                 RegistrationKind::Every { interval_ms } => {
-                    let at = self.script.timers.get(&number).copied().unwrap_or(now);
+                    let Some(at) = self.script.timers.get(&number).copied() else { continue };
                     if at <= now {
                         self.script.timers.insert(number, (at + interval_ms).max(now + 1));
                         due.push((number, "null".into()));
@@ -343,8 +347,14 @@ impl Replica {
         {
             self.propose_for_script(Command::ScriptError(String::new()));
         }
+        for number in &report.stopped {
+            self.script.timers.remove(number);
+        }
         match hook {
             Hook::Configure => self.configured(report),
+            Hook::Registered { number, .. } => {
+                self.script.timer_failures.remove(&number);
+            }
             Hook::Leader => {
                 if let Some(term) = self.script.term {
                     self.propose_for_script(Command::ScriptLed(term));
@@ -398,6 +408,13 @@ impl Replica {
         if matches!(hook, Hook::Configure | Hook::Leader) {
             self.script.failures += 1;
             self.script.retry_at = self.now.mono + (RETRY_MS_MIN << (self.script.failures - 1).min(10)).min(RETRY_MS_MAX);
+        }
+        if let Hook::Registered { number, .. } = hook
+            && let Some(due) = self.script.timers.get_mut(&number)
+        {
+            let failures = self.script.timer_failures.entry(number).or_default();
+            *due = (*due).max(self.now.mono + (REST_MS_MIN << (*failures).min(20)).min(RETRY_MS_MAX));
+            *failures += 1;
         }
         self.script.failing = Some(hook);
         let error = if error.is_empty() { "it ended without a word".into() } else { error };

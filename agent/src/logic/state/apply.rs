@@ -9,7 +9,7 @@ use crate::model::{
     ids::{MemberId, NodeId},
     limits::NODES_MAX,
     node::{NodeState, is_address},
-    settings::SettingsChange,
+    settings::{Settings, SettingsChange},
 };
 
 /// What a command came to.
@@ -130,22 +130,36 @@ impl State {
     }
 
     fn configure(&mut self, change: &SettingsChange) -> Outcome {
+        match self.with_settings(change) {
+            Ok(settings) => {
+                self.settings = settings;
+                Outcome::Done
+            }
+            Err(why) => Outcome::refused("invalid", why),
+        }
+    }
+
+    /// The settings with these changes.
+    ///
+    /// # Errors
+    /// A value that none may have.
+    pub(in crate::logic) fn with_settings(&self, change: &SettingsChange) -> Result<Settings, String> {
         let mut new = self.settings.clone();
         if let Some(managers) = change.managers {
             if ![1, 3, 5, 7].contains(&managers) {
-                return Outcome::refused("invalid", format!("managers is 1, 3, 5 or 7, not {managers}"));
+                return Err(format!("managers is 1, 3, 5 or 7, not {managers}"));
             }
             new.managers = managers;
         }
         if let Some(max) = change.max_nodes {
             if max == 0 || max as usize > NODES_MAX {
-                return Outcome::refused("invalid", format!("max_nodes is 1 to {NODES_MAX}, not {max}"));
+                return Err(format!("max_nodes is 1 to {NODES_MAX}, not {max}"));
             }
             new.max_nodes = max;
         }
         if let Some(min) = change.min_nodes {
             if min as usize > NODES_MAX {
-                return Outcome::refused("invalid", format!("min_nodes is at most {NODES_MAX}, not {min}"));
+                return Err(format!("min_nodes is at most {NODES_MAX}, not {min}"));
             }
             new.min_nodes = min;
         }
@@ -154,8 +168,7 @@ impl State {
         if let Some(ms) = change.replace_after_ms {
             new.replace_after_ms = (ms != 0).then_some(ms);
         }
-        self.settings = new;
-        Outcome::Done
+        Ok(new)
     }
 
     fn destroy(&mut self) -> Outcome {

@@ -61,6 +61,9 @@ impl State {
         if repeated {
             return Outcome::Done;
         }
+        if let Err(why) = self.with_settings(&declaration.settings).map(|settings| self.settings = settings) {
+            return Outcome::refused("invalid", why);
+        }
         let (first, new_modules) = (self.script.applied == 0, self.script.applied != version);
         let removed: Vec<String> = self.services.keys().filter(|name| !declaration.services.contains_key(*name)).cloned().collect();
         for name in removed {
@@ -125,7 +128,9 @@ impl State {
         let error = bounded(error, ERROR_BYTES_MAX);
         if error != self.script.error {
             if !error.is_empty() {
-                self.event("script.failed", "", &bounded(&error, EVENT_TEXT_BYTES_MAX));
+                // The first line says what and where; the stack is in the status.
+                let line = error.lines().next().unwrap_or_default();
+                self.event("script.failed", "", &bounded(line, EVENT_TEXT_BYTES_MAX));
             }
             self.script.error = error;
         }
