@@ -46,7 +46,7 @@ build_release() {
     ln -sf "../$triple/release/disco" "../$triple/release/discod" target/bin/
 }
 
-# end_instances DIR: ends what still runs from a project folder's own copies of discod, and nothing else.
+# end_instances DIR: ends what still runs from a project folder's own copies of discod, then their tasks, and nothing else.
 end_instances() {
     local dir pid exe file
     dir=$(cd "$1" && pwd -P)
@@ -58,6 +58,22 @@ end_instances() {
             "$dir"/.disco/*) kill -9 "$pid" 2>/dev/null || true ;;
         esac
     done
+    for file in "$dir"/.disco/instances/*/instance.json; do
+        [ -f "$file" ] || continue
+        for pid in $(tasks_at "$(sed -n 's/.*"address": *"\([0-9.]*\).*/\1/p' "$file")"); do
+            kill -9 "$pid" 2>/dev/null || true
+        done
+    done
+}
+
+# tasks_at ADDRESS: processes that a node of this address started as tasks; it told them so.
+tasks_at() {
+    local file
+    [ -n "$1" ] || return 0
+    for file in /proc/[0-9]*/environ; do
+        grep -zqxF "DISCO_ADDRESS=$1" "$file" 2>/dev/null && basename "$(dirname "$file")"
+    done
+    return 0
 }
 
 now_ms() { date +%s%3N; }

@@ -1,4 +1,5 @@
 //! A project folder with a real cluster in it, and the ways to hurt it. Ends everything it started when dropped.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::{
     fs,
@@ -12,6 +13,7 @@ pub const DISCO: &str = env!("CARGO_BIN_EXE_disco");
 /// The scripts a new user starts from.
 const CLIENT_JS: &str = include_str!("../../../scripts/examples/local/client.js");
 const CLUSTER_JS: &str = include_str!("../../../scripts/examples/local/cluster.js");
+const SERVER_JS: &str = include_str!("../../../scripts/examples/local/server.js");
 
 pub struct Project {
     folder: tempfile::TempDir,
@@ -22,6 +24,7 @@ impl Project {
         let project = Project { folder: tempfile::tempdir().expect("a temporary folder") };
         project.write("client.js", CLIENT_JS);
         project.write("cluster.js", CLUSTER_JS);
+        project.write("server.js", SERVER_JS);
         project
     }
 
@@ -48,6 +51,12 @@ impl Project {
         let output = self.disco(args);
         assert!(output.status.success(), "disco {}: {}\n{}{}", args.join(" "), output.status, text(&output.stdout), self.explain(&output));
         text(&output.stdout)
+    }
+
+    /// What the cluster says of itself, and its daemons' last lines: for the message of a failed test.
+    pub fn tell(&self) -> String {
+        let output = self.disco(&["status"]);
+        format!("{}{}", text(&output.stdout), self.explain(&output))
     }
 
     fn explain(&self, output: &Output) -> String {
@@ -79,6 +88,16 @@ impl Project {
         let mut folders: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir() && !name(p).starts_with('.')).collect();
         folders.sort();
         folders
+    }
+
+    /// Addresses of the instances that exist, without ports.
+    pub fn addresses(&self) -> Vec<String> {
+        let of = |folder: PathBuf| {
+            let record = fs::read(folder.join("instance.json")).ok()?;
+            let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+            Some(record["address"].as_str()?.split(':').next()?.to_owned())
+        };
+        self.instances().into_iter().filter_map(of).collect()
     }
 
     /// The process id of an instance's daemon, if it runs.
@@ -122,9 +141,7 @@ impl Project {
             let total = self.status().and_then(|s| s["nodes"].as_array().map(Vec::len)).unwrap_or(0);
             self.ready_managers() == count && total == count && self.answering() == count
         };
-        wait_until(within, &format!("{count} ready managers and no other node"), exact, || {
-            format!("{}{}", text(&self.disco(&["status"]).stdout), self.explain(&self.disco(&["status"])))
-        });
+        wait_until(within, &format!("{count} ready managers and no other node"), exact, || self.tell());
         began.elapsed()
     }
 }
@@ -132,12 +149,27 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         // Whatever state the test left: end each process by its own record.
+        let addresses = self.addresses();
         for _ in 0..3 {
             for (_, pid) in self.running() {
                 kill(pid);
             }
         }
+        for task in processes_with(&addresses) {
+            kill(task);
+        }
     }
+}
+
+/// Processes that were told that they are on one of these nodes: the tasks, whether anybody remembers them or not.
+pub fn processes_with(addresses: &[String]) -> Vec<u32> {
+    let marks: Vec<Vec<u8>> = addresses.iter().map(|a| format!("DISCO_ADDRESS={a}").into_bytes()).collect();
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let is_one = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| marks.iter().any(|mark| mark == variable))
+    };
+    pids.filter(is_one).collect()
 }
 
 pub fn kill(pid: u32) {
