@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod docs;
 mod tasks;
 
 use common::{Project, is_running, kill, processes_with, rounds, text, wait_until};
