@@ -19,6 +19,13 @@ use std::{
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 const COPY_BYTES: usize = 16 * 1024;
+/// The cluster of `disco init`'s client.js.
+const INIT_JS: &str = r#"
+export async function init() {
+    const provider = await LocalProvider.init({ name: "local" });
+    return new Cluster({ name: "example", provider });
+}
+"#;
 
 /// What went wrong with the cluster, not with its size.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +76,31 @@ pub struct Status {
     /// Members of the cluster.
     #[serde(default)]
     pub nodes: Vec<Node>,
+    /// What runs on it.
+    #[serde(default)]
+    pub services: Vec<Service>,
+}
+
+/// One service of [`Status`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct Service {
+    /// As declared.
+    pub name: String,
+    /// Copies that run.
+    pub running: u32,
+    /// Its copies.
+    pub tasks: Vec<Task>,
+}
+
+/// One task of a [`Service`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct Task {
+    /// Node id.
+    pub node: String,
+    /// Its process.
+    pub pid: u32,
+    /// running, stopping, …
+    pub state: String,
 }
 
 /// One node of [`Status`].
@@ -118,7 +150,21 @@ impl Cluster {
             copy_program(&bin_dir.join(name), &cluster.bin().join(name)).map_err(|source| file("copy", &bin_dir.join(name), source))?;
         }
         cluster.disco(&["init", "--provider", "local"])?;
+        // The starting scripts run a service that people can see; here each state says itself what runs.
+        cluster.write_script("")?;
         Ok(cluster)
+    }
+
+    /// Writes a cluster.js with these functions beside its init().
+    pub fn write_script(&self, functions: &str) -> Result<(), ClusterError> {
+        let path = self.dir().join("cluster.js");
+        fs::write(&path, format!("{INIT_JS}{functions}")).map_err(|source| file("write", &path, source))
+    }
+
+    /// Writes a cluster.js and loads it; everything it declares runs when this returns.
+    pub fn apply(&self, functions: &str) -> Result<(), ClusterError> {
+        self.write_script(functions)?;
+        self.disco(&["apply", "--yes"]).map(drop)
     }
 
     /// A folder as of [`Cluster::init`], bootstrapped: three ready managers.
@@ -205,6 +251,22 @@ impl Cluster {
         }
     }
 
+    /// Processes of tasks of this cluster, known or not: each was told its node's address.
+    pub fn task_processes(&self) -> Vec<u32> {
+        let told = |name: &str| {
+            let record = fs::read_to_string(self.dir().join(".disco/instances").join(name).join("instance.json")).ok()?;
+            let address = serde_json::from_str::<serde_json::Value>(&record).ok()?["address"].as_str()?.split(':').next()?.to_owned();
+            Some(format!("DISCO_ADDRESS={address}").into_bytes())
+        };
+        let marks: Vec<Vec<u8>> = self.processes().iter().filter_map(|(name, _)| told(name)).collect();
+        let is_one = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| marks.iter().any(|mark| mark == variable))
+        };
+        let running = fs::read_dir("/proc").into_iter().flatten().flatten();
+        running.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+    }
+
     /// The administrator's files: CA, certificate, key (PEM).
     pub fn admin_files(&self) -> Result<[Vec<u8>; 3], ClusterError> {
         let read = |name: &str| {
@@ -222,8 +284,12 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let tasks = self.task_processes();
         // A cluster that cannot be asked any more is ended by hand below.
         let _ = self.disco(&["destroy", "--yes"]);
+        for pid in tasks.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         let running = fs::read_dir("/proc").into_iter().flatten().flatten();
         for pid in running.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
             self.kill(pid);

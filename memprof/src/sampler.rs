@@ -171,6 +171,8 @@ pub struct Measured {
     pub footprint: u64,
     /// Footprint of the last sample, bytes.
     pub footprint_last: u64,
+    /// What the work between two marks left behind in the footprint, bytes; 0 where no work was repeated.
+    pub growth: u64,
     /// Largest resident set of the root alone, bytes.
     pub rss: u64,
     /// Largest sum of anonymous pages, bytes.
@@ -200,6 +202,7 @@ impl Measured {
             seconds,
             footprint: most(|sample| sample.footprint),
             footprint_last: last.footprint,
+            growth: 0,
             rss: most(|sample| sample.root.rss),
             anonymous: most(|sample| sample.anonymous),
             peak: most(|sample| sample.root.high_water),

@@ -18,6 +18,8 @@ pub struct Budget {
     pub peak_max: Option<u64>,
     /// Most anonymous memory in the tree.
     pub anonymous_max: Option<u64>,
+    /// Most that repeated work may leave behind in the footprint.
+    pub growth_max: Option<u64>,
     /// Most threads of the daemon.
     pub threads_max: Option<u64>,
     /// Most processes in the tree, the daemon among them.
@@ -61,6 +63,7 @@ impl Budget {
             ("daemon RSS", measured.rss, self.rss_max),
             ("daemon peak (VmHWM)", measured.peak, self.peak_max),
             ("anonymous memory", measured.anonymous, self.anonymous_max),
+            ("growth", measured.growth, self.growth_max),
         ];
         let counts = [
             ("number of threads", measured.threads as f64, self.threads_max.map(|max| max as f64)),
@@ -147,6 +150,7 @@ mod tests {
             rss_max: Some(1),
             peak_max: Some(1),
             anonymous_max: Some(1),
+            growth_max: Some(1),
             threads_max: Some(1),
             processes_max: Some(1),
             cpu_percent_max: Some(1.0),
@@ -157,6 +161,7 @@ mod tests {
             seconds: 1.0,
             footprint: 2,
             footprint_last: 2,
+            growth: 2,
             rss: 2,
             anonymous: 2,
             peak: 2,
@@ -165,7 +170,7 @@ mod tests {
             cpu_percent: 2.0,
             wakeups_per_second: 2.0,
         };
-        assert_eq!(all.judge("all", &too_much).len(), 8);
+        assert_eq!(all.judge("all", &too_much).len(), 9);
     }
 
     #[test]

@@ -2,13 +2,20 @@
 //!
 //! Each scenario makes a cluster of its own and returns what it measured, phase by phase; judging is `verdict`'s.
 
+mod deploys;
 mod executor;
+mod hooks;
 mod idle;
 mod leader_changes;
+mod tasks;
 mod under_load;
 
-use crate::{cluster::ClusterError, load::LoadError, sampler::Measured};
-use std::path::Path;
+use crate::{
+    cluster::ClusterError,
+    load::LoadError,
+    sampler::{Measured, Sampler},
+};
+use std::{path::Path, thread, time::Duration};
 
 /// One measurement of one process, to be judged by the budget named like its phase.
 #[derive(Debug, serde::Serialize)]
@@ -45,12 +52,28 @@ pub struct Scenario {
     pub run: fn(&Path) -> Result<Vec<Outcome>, ScenarioError>,
 }
 
+/// How often work is repeated that must leave nothing behind: few times in CI, many in `scripts/soak`.
+fn repeated(variable: &str, in_ci: usize) -> usize {
+    std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(in_ci)
+}
+
+/// The smallest of a second's samples: what stays, not what work in flight takes.
+fn lowest(pid: u32) -> Result<u64, ScenarioError> {
+    let sampler = Sampler::start(pid);
+    thread::sleep(Duration::from_secs(1));
+    let samples = sampler.finish();
+    samples.iter().map(|sample| sample.footprint).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
+}
+
 /// All of them.
 pub const ALL: &[Scenario] = &[
     Scenario { name: "idle", run: idle::run },
     Scenario { name: "executor", run: executor::run },
     Scenario { name: "load", run: under_load::run },
     Scenario { name: "leader-changes", run: leader_changes::run },
+    Scenario { name: "tasks", run: tasks::run },
+    Scenario { name: "hooks", run: hooks::run },
+    Scenario { name: "deploys", run: deploys::run },
 ];
 
 /// All phases that the scenarios measure: each needs a budget.
@@ -62,4 +85,8 @@ pub const PHASES: &[&str] = &[
     under_load::AFTER,
     leader_changes::CHANGING,
     leader_changes::AFTER,
+    tasks::PHASE,
+    hooks::PHASE,
+    hooks::AFTER,
+    deploys::PHASE,
 ];

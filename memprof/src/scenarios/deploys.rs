@@ -1,0 +1,87 @@
+//! Deploy after deploy: no process, no file and no memory may be left of the versions before.
+
+use super::{Outcome, ScenarioError, lowest, repeated};
+use crate::{Measured, Sampler, cluster::Cluster};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(super) const PHASE: &str = "deploys";
+
+const COPIES: usize = 3;
+/// What a node keeps of tasks that are gone (limits.rs, TASK_LOGS_KEPT), and its own few files.
+const FILES_MAX: usize = 16 * 3 + 32;
+const SETTLE: Duration = Duration::from_secs(12);
+
+pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
+    let cluster = Cluster::bootstrap(bin_dir)?;
+    let cycles = repeated("DISCO_DEPLOYS", 100).max(5);
+    let mark = cycles / 5;
+    let nodes: Vec<(String, u32)> = cluster.processes();
+    let mut samplers: Vec<(String, Sampler, u64)> = Vec::new();
+    let began = Instant::now();
+    for cycle in 1..=cycles {
+        cluster.apply(&declared(cycle))?;
+        if cycle == mark {
+            thread::sleep(SETTLE);
+            for (who, pid) in &nodes {
+                samplers.push((who.clone(), Sampler::start(*pid), lowest(*pid)?));
+            }
+        }
+    }
+    let took = began.elapsed();
+    thread::sleep(SETTLE);
+    let status = cluster.wait_for("the last version alone", |status| {
+        let running = status.services.iter().flat_map(|s| &s.tasks).count();
+        status.is_whole() && running == COPIES
+    })?;
+    let tasks: Vec<u32> = status.services.iter().flat_map(|s| &s.tasks).map(|t| t.pid).collect();
+    nothing_stray(&cluster, &tasks)?;
+    let mut outcomes = Vec::new();
+    for (who, sampler, first) in samplers {
+        let last = lowest(sampler.pid())?;
+        let mut measured = Measured::of(&sampler.finish());
+        measured.growth = last.saturating_sub(first);
+        let note = format!("{cycles} deploys in {:.0} s; growth from the {mark}th on", took.as_secs_f64());
+        outcomes.push(Outcome { phase: PHASE, who, measured, note });
+    }
+    Ok(outcomes)
+}
+
+fn declared(cycle: usize) -> String {
+    format!(
+        r#"
+export function configure(cluster) {{
+    cluster.service("web", {{
+        command: ["sleep", "1000000"], env: {{ CYCLE: "{cycle}" }}, replicas: {COPIES}, ports: [8080],
+        health: {{ grace: "10ms" }}, stop: {{ timeout: "2s" }}, update: {{ parallel: 3 }},
+    }});
+}}
+"#
+    )
+}
+
+/// What runs from this cluster's tasks, and what lies in its nodes' folders, is what belongs to the last version.
+fn nothing_stray(cluster: &Cluster, tasks: &[u32]) -> Result<(), ScenarioError> {
+    let stray: Vec<u32> = cluster.task_processes().into_iter().filter(|pid| !tasks.contains(pid)).collect();
+    if !stray.is_empty() {
+        return Err(ScenarioError::Spoilt(format!("processes of earlier versions still run: {stray:?}")));
+    }
+    for (instance, _) in cluster.processes() {
+        let folder = cluster.dir().join(".disco/instances").join(&instance);
+        let files = count_files(&folder);
+        if files > FILES_MAX {
+            return Err(ScenarioError::Spoilt(format!("{files} files lie in the folder of {instance}, at most {FILES_MAX} belong there")));
+        }
+    }
+    Ok(())
+}
+
+fn count_files(folder: &PathBuf) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.file_type().is_ok_and(|kind| kind.is_dir()) { count_files(&entry.path()) } else { 1 }).sum()
+}
+

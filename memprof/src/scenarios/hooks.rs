@@ -1,0 +1,93 @@
+//! The leader while its script runs, call after call, and what is left once the script has nothing to do.
+
+use super::{Outcome, ScenarioError, lowest, repeated};
+use crate::{Measured, Sampler, cluster::Cluster};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(super) const PHASE: &str = "leader-with-script";
+pub(super) const AFTER: &str = "leader-after-script";
+
+/// Functions that one changed key calls.
+const AT_ONCE: usize = 50;
+/// From here on the script's process has all it needs.
+const WARM: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The executor idles out, and memory is given back 10 s after the last request.
+const GIVES_BACK_WITHIN: Duration = Duration::from_secs(30);
+
+/// Each call makes some objects, reads and (the last one) writes the cluster's state.
+const HOOKS_JS: &str = r#"
+export function configure(cluster) {
+    for (let i = 0; i < 50; i++)
+        cluster.key("tick").on("change", async (value) => {
+            const seen = [];
+            for (let n = 0; n < 200; n++) seen.push({ n, text: `entry ${n} of ${value}` });
+            if (seen.length !== 200) throw new Error("what was pushed is not there");
+            if (i === 49) await cluster.key("done").set(value);
+        });
+}
+"#;
+
+pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
+    let cluster = Cluster::bootstrap(bin_dir)?;
+    cluster.apply(HOOKS_JS)?;
+    let status = cluster.status()?;
+    let leader = status.leading().ok_or_else(|| ScenarioError::Spoilt("the cluster has no leader".to_owned()))?;
+    let who = leader.instance.clone().unwrap_or_default();
+    let pid = cluster.process_of(leader)?;
+
+    let rounds = repeated("DISCO_HOOK_CALLS", 10_000).div_ceil(AT_ONCE).max(5 * WARM);
+    let sampler = Sampler::start(pid);
+    // One fifth of the calls come before the first mark: caches and free lists are full then.
+    let (mut first, mark) = (0, rounds / 5);
+    let began = Instant::now();
+    for round in 1..=rounds {
+        let value = round.to_string();
+        cluster.disco(&["kv", "set", "tick", &value])?;
+        wait_for_key(&cluster, "done", &value)?;
+        if round == mark {
+            first = lowest(pid)?;
+        }
+    }
+    let took = began.elapsed();
+    let last = lowest(pid)?;
+    let mut measured = Measured::of(&sampler.finish());
+    measured.growth = last.saturating_sub(first);
+    if cluster.status()?.leader != status.leader {
+        return Err(ScenarioError::Spoilt("the leader changed while its script ran".to_owned()));
+    }
+    let calls = rounds * AT_ONCE;
+    let note = format!("{calls} calls in {:.1} s; growth from call {} on", took.as_secs_f64(), mark * AT_ONCE);
+    let running = Outcome { phase: PHASE, who: who.clone(), measured, note };
+
+    let sampler = Sampler::start(pid);
+    let alone = sampler.wait_for(GIVES_BACK_WITHIN, |sample| sample.processes == 1);
+    let Some((_, idle)) = alone else {
+        return Err(ScenarioError::Spoilt(format!("the executor was still there after {} s", GIVES_BACK_WITHIN.as_secs())));
+    };
+    thread::sleep(GIVES_BACK_WITHIN / 2);
+    drop(sampler);
+    let sampler = Sampler::start(pid);
+    thread::sleep(Duration::from_secs(3));
+    let note = format!("the executor was gone after {:.1} s", idle.as_secs_f64());
+    Ok(vec![running, Outcome { phase: AFTER, who, measured: Measured::of(&sampler.finish()), note }])
+}
+
+fn wait_for_key(cluster: &Cluster, key: &str, value: &str) -> Result<(), ScenarioError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        // Before its first time the key is not there, and `kv get` says so by its exit code.
+        let seen = cluster.disco(&["kv", "get", key]).map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        match seen {
+            Ok(seen) if seen == value => return Ok(()),
+            seen if Instant::now() > until => {
+                return Err(ScenarioError::Spoilt(format!("key {key} is not {value} after {} s: {seen:?}", PATIENCE.as_secs())));
+            }
+            _ => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
