@@ -8,9 +8,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("client.js", include_str!("../../../scripts/examples/local/client.js")),
     ("cluster.js", include_str!("../../../scripts/examples/local/cluster.js")),
+    ("server.js", include_str!("../../../scripts/examples/local/server.js")),
     ("disco.d.ts", include_str!("../../../docs/disco.d.ts")),
     (".gitignore", ".disco/\n"),
 ];
