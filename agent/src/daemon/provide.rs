@@ -1,7 +1,7 @@
 //! Carries out provider calls: they start processes and wait for them, so each takes a thread for as long as it lasts.
 
 use crate::{
-    drivers::{api::door::Door, provider::LocalProvider},
+    drivers::{api::door::Door, helpers, provider::LocalProvider},
     model::io::{Input, Provided, ProviderCall},
 };
 use proto::Spawner;
@@ -29,7 +29,7 @@ impl Provider {
         let (local, door, turns) = (self.local.clone(), self.door.clone(), self.turns.clone());
         let carried_out = async move {
             let _turn = turns.acquire().await;
-            let outcome = smol::unblock(move || local.carry_out(&call)).await;
+            let outcome = helpers::unblock(move || local.carry_out(&call)).await;
             door.report(Input::Provided { id, outcome });
         };
         self.spawner.0.spawn(carried_out).detach();

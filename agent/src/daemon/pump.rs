@@ -16,7 +16,7 @@ use crate::{
     logic::replica::Replica,
     model::io::{Effect, Input, Level},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// Inputs taken in one go before effects are carried out: together they cost one transaction.
 const BATCH: usize = 64;
@@ -49,13 +49,20 @@ impl Pump {
     /// Runs until the replica says `Stop`. The store is closed when this returns.
     pub async fn run(mut self) -> Ended {
         let mut alarm = async_io::Timer::never();
+        let mut set_for: Option<Instant> = None;
         loop {
             while let Some(effect) = self.replica.poll_effect() {
                 if let Some(ended) = self.carry_out(effect) {
                     return ended;
                 }
             }
-            alarm.set_at(self.clock.instant(self.replica.poll_deadline()));
+            // Each move of the alarm wakes the reactor's thread, and each message moves the deadline back: rather let the
+            // alarm go off early now and then.
+            let deadline = self.clock.instant(self.replica.poll_deadline());
+            if set_for.is_none_or(|early| deadline < early) {
+                alarm.set_at(deadline);
+                set_for = Some(deadline);
+            }
             let tick = async {
                 (&mut alarm).await;
                 Some(Input::Tick)
@@ -64,6 +71,9 @@ impl Pump {
             let Some(first) = futures_lite::future::or(tick, self.inbox.next()).await else {
                 return Ended { failed: true, why: "every door is closed".into() };
             };
+            if matches!(first, Input::Tick) {
+                set_for = None;
+            }
             self.take_in(first);
             for _ in 1..BATCH {
                 let Some(next) = self.inbox.try_next() else { break };

@@ -24,7 +24,7 @@ use std::{
 use tonic::{Request, Response, Status, Streaming};
 
 /// The sender of a silent stream is looked up this often.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(2);
 /// The next piece of a snapshot has to come within this: only one snapshot comes in at a time.
 const PIECE_WAIT: Duration = Duration::from_secs(10);
 
@@ -34,8 +34,8 @@ pub struct PeerService(pub Arc<Api>);
 impl Peer for PeerService {
     async fn raft(&self, request: Request<Streaming<v1::RaftBatch>>) -> Result<Response<Done>, Status> {
         let from = self.0.gate.manager(&request, "send Raft messages")?;
-        let (caller, mut stream) = apart(request);
-        while let Some(batch) = self.next(&mut stream, &caller, "send Raft messages", None).await? {
+        let (mut caller, mut stream) = apart(request);
+        while let Some(batch) = self.next(&mut stream, &mut caller, "send Raft messages", None).await? {
             if batch.messages.iter().any(|message| message.len() > RAFT_MESSAGE_BYTES_MAX) {
                 return Err(refusal::refuse("limit", format!("a Raft message may have {RAFT_MESSAGE_BYTES_MAX} bytes")));
             }
@@ -47,15 +47,15 @@ impl Peer for PeerService {
 
     async fn snapshot(&self, request: Request<Streaming<v1::SnapshotChunk>>) -> Result<Response<Done>, Status> {
         let from = self.0.gate.manager(&request, "send a snapshot")?;
-        let (caller, mut stream) = apart(request);
-        let head = self.next(&mut stream, &caller, "send a snapshot", Some(PIECE_WAIT)).await?;
+        let (mut caller, mut stream) = apart(request);
+        let head = self.next(&mut stream, &mut caller, "send a snapshot", Some(PIECE_WAIT)).await?;
         let head = head.ok_or_else(|| refusal::refuse("invalid", "a snapshot has a first chunk"))?;
         let to = member(head.to_member)?;
         let total = usize::try_from(head.total).ok().filter(|total| *total <= SNAPSHOT_BYTES_MAX);
         let total = total.ok_or_else(|| refusal::refuse("limit", format!("a snapshot may have {SNAPSHOT_BYTES_MAX} bytes")))?;
         let _one_at_a_time = self.0.snapshots.try_lock().ok_or_else(|| refusal::refuse("busy", "another snapshot is coming in"))?;
         let mut data = Vec::with_capacity(total);
-        while let Some(chunk) = self.next(&mut stream, &caller, "send a snapshot", Some(PIECE_WAIT)).await? {
+        while let Some(chunk) = self.next(&mut stream, &mut caller, "send a snapshot", Some(PIECE_WAIT)).await? {
             if data.len() + chunk.data.len() > total {
                 return Err(refusal::refuse("invalid", format!("the snapshot is longer than the {total} bytes announced")));
             }
@@ -127,7 +127,7 @@ impl PeerService {
     async fn next<T>(
         &self,
         stream: &mut Streaming<T>,
-        caller: &Request<()>,
+        caller: &mut Standing,
         what: &str,
         patience: Option<Duration>,
     ) -> Result<Option<T>, Status> {
@@ -135,11 +135,14 @@ impl PeerService {
         let mut next = pin!(stream.message());
         loop {
             let look = async {
-                async_io::Timer::after(LOOK).await;
+                (&mut caller.look).await;
                 None
             };
             let came = or(async { Some(next.as_mut().await) }, look).await;
-            self.0.gate.manager(caller, what)?;
+            if came.is_none() {
+                caller.look.set_after(LOOK);
+            }
+            self.0.gate.manager(&caller.request, what)?;
             match came {
                 Some(message) => return message,
                 None if patience.is_some_and(|patience| since.elapsed() > patience) => {
@@ -162,10 +165,16 @@ impl PeerService {
     }
 }
 
-/// Who calls, to ask about again while the stream lasts.
-fn apart<T>(request: Request<Streaming<T>>) -> (Request<()>, Streaming<T>) {
+/// Who calls, to ask about again while the stream lasts. One alarm for all of it: a new one for each message would wake
+/// the reactor as often as the message itself.
+struct Standing {
+    request: Request<()>,
+    look: async_io::Timer,
+}
+
+fn apart<T>(request: Request<Streaming<T>>) -> (Standing, Streaming<T>) {
     let (metadata, extensions, stream) = request.into_parts();
-    (Request::from_parts(metadata, extensions, ()), stream)
+    (Standing { request: Request::from_parts(metadata, extensions, ()), look: async_io::Timer::after(LOOK) }, stream)
 }
 
 fn member(number: u64) -> Result<MemberId, Status> {

@@ -22,7 +22,7 @@ use self::{
     watch::{StopWish, Watched},
 };
 use crate::{
-    drivers::syscall::ProcessHandle,
+    drivers::{helpers, syscall::ProcessHandle},
     model::{
         io::Input,
         task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder},
@@ -126,7 +126,7 @@ impl Actor {
     /// Finds the tasks of an earlier life again.
     async fn adopt(&mut self) -> Vec<TaskOrder> {
         let listed = self.tasks.clone();
-        let found = smol::unblock(move || listed.list()).await.unwrap_or_else(|error| {
+        let found = helpers::unblock(move || listed.list()).await.unwrap_or_else(|error| {
             log::error!("cannot list the tasks on disk: {error}");
             process::record::Found::default()
         });
@@ -166,7 +166,7 @@ impl Actor {
         let taken: BTreeSet<u16> = self.running.values().flat_map(|running| running.ports.values().copied()).collect();
         let (here, tasks, cgroups) = (self.here.clone(), self.tasks.clone(), self.cgroups.clone());
         // One at a time: a fork beside it would inherit the pipe that holds the child back.
-        let started = smol::unblock(move || start::start(&here, &tasks, cgroups.as_deref(), order, restarts, &taken)).await;
+        let started = helpers::unblock(move || start::start(&here, &tasks, cgroups.as_deref(), order, restarts, &taken)).await;
         self.logs.watch(number);
         match started {
             Ok(Started { task, process }) => {
@@ -208,7 +208,7 @@ impl Actor {
         }
         self.logs.unwatch(number);
         let tasks = self.tasks.clone();
-        if let Err(error) = smol::unblock(move || tasks.forget(number)).await {
+        if let Err(error) = helpers::unblock(move || tasks.forget(number)).await {
             log::warn!("cannot delete the record of task {}: {error}", number.0);
         }
     }

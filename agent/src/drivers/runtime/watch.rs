@@ -6,7 +6,10 @@ use super::process::{
     sweep::sweep,
 };
 use crate::{
-    drivers::syscall::{self, ProcessHandle, SIGKILL, Status},
+    drivers::{
+        helpers,
+        syscall::{self, ProcessHandle, SIGKILL, Status},
+    },
     model::task::Exit,
 };
 use async_channel::Receiver;
@@ -103,7 +106,7 @@ impl Watched {
 /// Kills what is left of a task, collects it and writes down how it ended.
 pub(super) async fn finish(mut task: TaskFile, ours: bool, tasks: &Tasks, cgroups: Option<Arc<Cgroups>>) -> Exit {
     let tasks = tasks.clone();
-    smol::unblock(move || {
+    helpers::unblock(move || {
         if let Err(error) = sweep(&task, ours) {
             log::error!("task {}: {error}", task.id());
         }

@@ -20,6 +20,8 @@ use crate::{
 };
 
 const PLAN_EVERY_MS: u64 = 500;
+/// A plan that is due waits this long for something else to wake the node, usually its own heartbeat.
+const PLAN_WAITS_MS: u64 = 200;
 /// Who was heard within this time runs, whatever the provider's list lacks.
 const SPOKE_LATELY_MS: u64 = 2_000;
 
@@ -317,7 +319,7 @@ impl Replica {
         if self.applied < leading.begins_at?.max(leading.proposed_to) {
             return None;
         }
-        Some(leading.planned_at.max(self.now.mono.saturating_sub(PLAN_EVERY_MS)) + PLAN_EVERY_MS)
+        Some(leading.planned_at.max(self.now.mono.saturating_sub(PLAN_EVERY_MS)) + PLAN_EVERY_MS + PLAN_WAITS_MS)
     }
 
     /// Runs `f` on what this leader sees. None on a node that does not lead.
