@@ -29,7 +29,7 @@ pub fn changes(state: &State, declaration: &Declaration) -> Vec<PlannedChange> {
     for (name, spec) in &declaration.services {
         let subject = format!("service {name}");
         match state.services.get(name) {
-            None => add('+', subject, format!("{} of `{}`", replicas(spec.replicas, None), shown(&spec.command.join(" ")))),
+            None => add('+', subject, format!("{} of `{}`", replicas(spec.replicas, None), command(spec))),
             Some(known) => {
                 let details = differences(known, spec);
                 if !details.is_empty() {
@@ -84,7 +84,15 @@ fn differences(known: &ServiceRecord, new: &ServiceSpec) -> Vec<String> {
         }
     };
     field("replicas", replicas(old.replicas, known.replicas_by_hand), replicas(new.replicas, None));
-    field("command", shown(&old.command.join(" ")), shown(&new.command.join(" ")));
+    if old.command != new.command {
+        // Shortened alike, they may still differ.
+        found.push(format!("command {} -> {}", command(old), command(new)));
+    }
+    let mut field = |name: &str, old: String, new: String| {
+        if old != new {
+            found.push(format!("{name} {old} -> {new}"));
+        }
+    };
     field("cwd", optional(&old.cwd), optional(&new.cwd));
     field("user", optional(&old.user), optional(&new.user));
     field("memory", old.memory.map_or("none".into(), size), new.memory.map_or("none".into(), size));
@@ -153,6 +161,11 @@ fn optional(value: &Option<String>) -> String {
 
 fn ms(ms: u64) -> String {
     if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+}
+
+/// Program and arguments; one that is a program itself by its length.
+fn command(spec: &ServiceSpec) -> String {
+    spec.command.iter().map(|part| shown(part)).collect::<Vec<_>>().join(" ")
 }
 
 fn shown(text: &str) -> String {

@@ -25,7 +25,11 @@ fn up() -> Project {
     let project = Project::new();
     project.ok(&["bootstrap", "--yes"]);
     let tasks = project.answering_tasks("hello");
-    assert_eq!((tasks.len(), nodes_of(&tasks).len()), (3, 3), "bootstrap ends with three that answer, each on a node of its own: {tasks:?}");
+    assert_eq!(
+        (tasks.len(), nodes_of(&tasks).len()),
+        (3, 3),
+        "bootstrap ends with three that answer, each on a node of its own: {tasks:?}"
+    );
     project
 }
 
@@ -76,7 +80,10 @@ fn three_copies_answer_and_every_kill_heals() {
             project.wait_for_managers(3, SOON);
             let took = project.wait_for_tasks("hello", 3, SOON);
             assert_eq!(project.task_pids("hello"), before, "tasks go on while their agent is away");
-            println!("kill {name} of {} agent: the same three pids, {took:.2?} after it was ready again", if leads { "the leader's" } else { "an" });
+            println!(
+                "kill {name} of {} agent: the same three pids, {took:.2?} after it was ready again",
+                if leads { "the leader's" } else { "an" }
+            );
         }
     }
 
@@ -231,13 +238,21 @@ fn an_update_replaces_copies_while_enough_answer_and_can_be_taken_back() {
 fn an_update_that_does_not_stay_up_stops_keeps_the_old_copies_and_says_why() {
     let project = up();
     let before = project.task_pids("hello");
-    project.write("cluster.js", &with_greeting("x\", FAIL: \"yes").replace("import { server } from \"./server.js\";", "const server = \"print qq(no way\\\\n); exit 3\";"));
+    project.write(
+        "cluster.js",
+        &with_greeting("x\", FAIL: \"yes")
+            .replace("import { server } from \"./server.js\";", "const server = \"print qq(no way\\\\n); exit 3\";"),
+    );
     let applied = project.disco(&["apply", "--yes"]);
     assert_eq!(applied.status.code(), Some(1), "{}{}", text(&applied.stdout), text(&applied.stderr));
     let said = text(&applied.stderr);
     assert!(said.contains("exit code 3") && said.contains("hello."), "it names the task and says why: {said}");
     let now = project.answering_tasks("hello");
-    assert_eq!(now.iter().map(|t| (t.id.clone(), t.pid)).collect::<Vec<_>>(), before.into_iter().collect::<Vec<_>>(), "the old ones are kept");
+    assert_eq!(
+        now.iter().map(|t| (t.id.clone(), t.pid)).collect::<Vec<_>>(),
+        before.into_iter().collect::<Vec<_>>(),
+        "the old ones are kept"
+    );
     let status = project.ok(&["status"]);
     assert!(status.contains("update to version"), "{status}");
     project.ok(&["apply", "--rollback", "--yes"]);

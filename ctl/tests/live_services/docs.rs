@@ -4,8 +4,7 @@ use crate::common::{Project, text, wait_until};
 use std::{fs, time::Duration};
 
 const PAGE: &str = include_str!("../../../docs/scripting.md");
-const INIT: &str =
-    "export async function init() {\n  return new Cluster({ name: \"example\", provider: await LocalProvider.init({ name: \"local\" }) });\n}\n";
+const INIT: &str = "export async function init() {\n  return new Cluster({ name: \"example\", provider: await LocalProvider.init({ name: \"local\" }) });\n}\n";
 
 /// File name and text of each `js` block; those without a name are a cluster.js.
 fn examples() -> Vec<(String, String)> {
