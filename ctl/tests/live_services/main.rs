@@ -204,8 +204,9 @@ fn an_update_replaces_copies_while_enough_answer_and_can_be_taken_back() {
     project.write("cluster.js", &with_greeting("welcome"));
     let old: BTreeSet<String> = project.task_pids("hello").into_keys().collect();
     let mut lookout = Lookout::on(&project);
-    let said = project.ok(&["apply", "--yes"]);
-    assert!(said.contains("hello"), "it says what changes: {said}");
+    let applied = project.disco(&["apply", "--yes"]);
+    let said = text(&applied.stderr);
+    assert!(applied.status.success() && said.contains("env.GREETING hello -> welcome"), "it says what changes: {said}");
     project.wait_for_tasks("hello", 3, SOON);
     let fewest = lookout.fewest();
     assert!(fewest >= 3, "three answered all through a start-first update, not {fewest}");
@@ -253,11 +254,12 @@ fn an_update_that_does_not_stay_up_stops_keeps_the_old_copies_and_says_why() {
         before.into_iter().collect::<Vec<_>>(),
         "the old ones are kept"
     );
-    let status = project.ok(&["status"]);
-    assert!(status.contains("update to version"), "{status}");
+    let status = project.disco(&["status"]);
+    assert!(text(&status.stdout).contains("the update to version 2 stopped"), "{}", text(&status.stdout));
+    assert_eq!(status.status.code(), Some(1), "not all is well");
     project.ok(&["apply", "--rollback", "--yes"]);
     project.wait_for_tasks("hello", 3, SOON);
     let status = project.ok(&["status"]);
-    assert!(!status.contains("update to version"), "{status}");
+    assert!(!status.contains("problems"), "{status}");
     down(&project);
 }
