@@ -33,9 +33,20 @@ need_toolchain() {
     install_missing cc build-essential
 }
 
+# What `--version` says: the commit, and whether the tree differs from it. Nothing where there is no git: agent/build.rs
+# then looks for what `git archive` left.
+name_commit() {
+    local commit
+    [ "$(git -C "$root" rev-parse --show-toplevel 2>/dev/null)" = "$root" ] || return 0
+    commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null) || return 0
+    [ -z "$(git -C "$root" status --porcelain --untracked-files=no)" ] || commit+=+changes
+    export DISCO_COMMIT=$commit
+}
+
 # Builds target/bin/{disco,discod}: one static file each, as they ship.
 build_release() {
     need_toolchain
+    name_commit
     local triple
     triple=$(host)
     # Not position-independent: relocated pointers would be a megabyte of private memory in each process.

@@ -9,3 +9,6 @@ pub mod daemon;
 pub mod drivers;
 pub mod logic;
 pub mod model;
+
+/// Version, commit and target of this build: `0.1.0 (0123456789ab, aarch64-unknown-linux-musl)`.
+pub const VERSION: &str = env!("DISCO_VERSION");

@@ -123,7 +123,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(STOPPED);
         }
         Ok(Invocation::Version) => {
-            println!("discod {}", env!("CARGO_PKG_VERSION"));
+            println!("discod {}", crate::VERSION);
             return ExitCode::from(STOPPED);
         }
         Err(error) => return broke(&error.into()),

@@ -99,7 +99,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
     let desk = || Desk::open(&global, out, spawner);
     match command {
         Command::Help(words) => out.data(help::text(&words)).map(|()| Exit::Done),
-        Command::Version => out.data(concat!("disco ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| Exit::Done),
+        Command::Version => out.data(format!("disco {}\n", agent::VERSION)).map(|()| Exit::Done),
         Command::Completions(shell) => out.data(completions::script(shell)).map(|()| Exit::Done),
         Command::Init => init::run(&global, out),
         Command::Bootstrap { yes } => bootstrap::run(&global, out, spawner, yes).await,
