@@ -17,8 +17,9 @@ use tonic::{Code, Response, Status, Streaming};
 
 /// One attempt at one address. A frozen node must not eat the whole limit.
 const ATTEMPT_MAX: Duration = Duration::from_secs(4);
-/// One attempt at what runs a script, which may take its time.
-const SCRIPT_MAX: Duration = Duration::from_secs(45);
+/// One attempt at what runs a script, which may take its time: a little more than the node itself gives it.
+const PLAN_MAX: Duration = Duration::from_secs(130);
+const EVAL_MAX: Duration = Duration::from_secs(310);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 
@@ -221,8 +222,8 @@ impl Client {
     /// # Errors
     /// Refused, or nobody answered within the patience.
     pub async fn plan(&mut self, files: HashMap<String, String>) -> Result<v1::PlanReply, CallError> {
-        self.call_for(SCRIPT_MAX, worth_another_try, |mut grpc| {
-            let request = slow(v1::PlanRequest { files: files.clone() });
+        self.call_for(PLAN_MAX, worth_another_try, |mut grpc| {
+            let request = slow(v1::PlanRequest { files: files.clone() }, PLAN_MAX);
             async move { grpc.plan(request).await }
         })
         .await
@@ -233,8 +234,8 @@ impl Client {
     /// # Errors
     /// Refused, or nobody answered within the patience.
     pub async fn eval(&mut self, expression: &str) -> Result<v1::EvalReply, CallError> {
-        self.call_for(SCRIPT_MAX, was_not_taken, |mut grpc| {
-            let request = slow(v1::EvalRequest { expression: expression.to_owned() });
+        self.call_for(EVAL_MAX, was_not_taken, |mut grpc| {
+            let request = slow(v1::EvalRequest { expression: expression.to_owned() }, EVAL_MAX);
             async move { grpc.eval(request).await }
         })
         .await
@@ -346,9 +347,9 @@ fn was_not_taken(status: &Status) -> bool {
 }
 
 /// A request that may take longer than others.
-fn slow<T>(message: T) -> tonic::Request<T> {
+fn slow<T>(message: T, limit: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(SCRIPT_MAX);
+    request.set_timeout(limit);
     request
 }
 

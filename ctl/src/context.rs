@@ -218,8 +218,14 @@ impl Context {
         self.write("stopped", text.as_bytes(), 0o644)
     }
 
-    /// Notes the digest of the modules this folder gave its cluster last.
+    /// Digest of the modules this folder gave its cluster last.
     ///
+    /// # Errors
+    /// The file exists and cannot be read.
+    pub fn pushed(&self) -> Result<Option<String>, Failure> {
+        Ok(read_small(&self.file("pushed"))?.map(|text| text.trim().to_owned()))
+    }
+
     /// # Errors
     /// As writing files goes.
     pub fn write_pushed(&self, digest: &str) -> Result<(), Failure> {

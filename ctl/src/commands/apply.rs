@@ -14,7 +14,7 @@ pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure>
     let modules = Modules::collect(&desk.context)?;
     let changes = plan::ask(&mut desk.client, &modules).await?;
     if changes.is_empty() {
-        desk.out.say(format!("nothing to change; {} is loaded anew", modules.summary()));
+        desk.out.say("nothing to change; the script is loaded anew");
     } else {
         desk.out.say(difference::lines(&changes, Paint::stderr()).trim_end());
         let question = format!("Apply {}?", difference::summary(&changes));
@@ -27,11 +27,11 @@ pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure>
     desk.note_pushed(&modules);
     let document = serde_json::json!({ "index": reply.index, "changes": changes.iter().map(json::planned).collect::<Vec<_>>() });
     if !wait {
-        return done(&desk, &document, &format!("{} is in the cluster's hands", modules.summary()));
+        return done(&desk, &document, &format!("gave {} to the cluster", modules.summary()));
     }
     let progress = Progress::new(desk.out);
     rollout::until_loaded(&mut desk.client, reply.index).await?;
-    progress.line(format!("{} is loaded", modules.summary()));
+    progress.line(format!("loaded {}", modules.summary()));
     rollout::until_rolled(&mut desk.client, &difference::services(&changes), |words| progress.line(words)).await?;
     done(&desk, &document, "applied")
 }
@@ -56,7 +56,7 @@ pub async fn rollback(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Fai
     let progress = Progress::new(desk.out);
     let version = desk.client.status(false).await.map_err(|e| e.failure(what))?.script_version;
     let status = rollout::until_loaded(&mut desk.client, version).await?;
-    progress.line(format!("version {version} is loaded"));
+    progress.line(format!("loaded version {version} again"));
     let names: Vec<String> = status.services.into_iter().map(|s| s.name).collect();
     rollout::until_rolled(&mut desk.client, &names, |words| progress.line(words)).await?;
     done(&desk, &document, "the modules before are in force again")

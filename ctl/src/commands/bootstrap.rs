@@ -1,10 +1,11 @@
 //! `disco bootstrap`: from a folder with client.js to a cluster, or on from where it stopped.
 
 use crate::args::Global;
-use crate::bootstrap::{ops::Ops, project::Project, revive, script::Script};
+use crate::bootstrap::{load, ops::Ops, project::Project, revive, script::Script};
 use crate::client::Patience;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
+use crate::modules::Modules;
 use crate::out::{Out, now_ms};
 use crate::render::{Paint, json, status as screen};
 use proto::Spawner;
@@ -37,8 +38,9 @@ pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Res
     Ok(Exit::Done)
 }
 
-/// The script is loaded and asked for its cluster before anything is made: a mistake in it changes nothing.
+/// The scripts are read, and client.js asked for its cluster, before anything is made: a mistake in it changes nothing.
 async fn work(context: &Context, ops: &Ops) -> Result<(), Failure> {
+    let modules = if Modules::are_there(context) { Some(Modules::collect(context)?) } else { None };
     let mut script = Script::load(context, ops).await?;
     script.require("bootstrap", "export async function bootstrap(cluster) { … }")?;
     let options = script.init(ops).await?;
@@ -47,5 +49,9 @@ async fn work(context: &Context, ops: &Ops) -> Result<(), Failure> {
         project.decide(&options.name, &options.provider)?;
         revive::run(&mut project).await?;
     }
-    script.call("bootstrap", ops).await
+    script.call("bootstrap", ops).await?;
+    match &modules {
+        Some(modules) => load::run(&mut *ops.project().await, modules).await,
+        None => Ok(()),
+    }
 }

@@ -21,7 +21,7 @@ pub const SPECS: &[Spec] = &[
         operands: &[],
         flags: &[YES],
         summary: "make the cluster that client.js describes",
-        about: "Runs init() and bootstrap(cluster) of client.js. Run it again to continue after an interruption,\nor to start the stopped instances after a reboot.",
+        about: "Runs init() and bootstrap(cluster) of client.js, then gives the cluster cluster.js with the modules it imports and\nwaits until what it declares runs. Run it again to continue after an interruption,\nor to start the stopped instances after a reboot.",
         parse: |w| Ok(Command::Bootstrap { yes: w.switch("yes") }),
     },
     Spec {
