@@ -25,18 +25,3 @@ pub async fn evaluate(client: &mut Client, expression: &str) -> Result<String, F
     }
     Err(Failure::no("the expression failed").because(reply.error))
 }
-
-/// Line by line.
-pub async fn repl(mut desk: Desk) -> Result<Exit, Failure> {
-    for line in std::io::stdin().lines() {
-        let line = line.map_err(|e| Failure::broke("cannot read a line").caused_by(&e))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        match evaluate(&mut desk.client, &line).await {
-            Ok(value) => desk.out.data(value + "\n")?,
-            Err(failure) => desk.out.complain(&failure),
-        }
-    }
-    Ok(Exit::Done)
-}

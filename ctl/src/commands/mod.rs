@@ -11,6 +11,7 @@ pub mod kv;
 pub mod logs;
 pub mod node;
 pub mod plan;
+pub mod repl;
 pub mod rollout;
 pub mod scale;
 pub mod service;
@@ -122,7 +123,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
             logs::run(desk()?, logs::question(service, task, follow, since_ms, tail)).await
         }
         Command::Eval(expression) => eval::run(desk()?, &expression).await,
-        Command::Repl => eval::repl(desk()?).await,
+        Command::Repl => repl::run(desk()?).await,
         Command::NodeDrain { node, off, wait } => node::drain(desk()?, &node, off, wait).await,
         Command::NodeRm(node) => node::remove(desk()?, &node).await,
         Command::InstanceLs { stale } => instance::list(&global, out, spawner, stale).await,
