@@ -5,6 +5,7 @@ use agent::model::{
     query::{Answer, Op, PlannedChange, Principal, Request},
     script::{Declaration, Hook, Registration, RegistrationKind, ScriptReport},
     service::ServiceSpec,
+    settings::SettingsChange,
 };
 use std::collections::BTreeMap;
 
@@ -166,6 +167,60 @@ fn a_failing_call_is_shown_until_it_goes_well() {
     world.pass(600);
     world.answer(Ok(ScriptReport::default()));
     assert_eq!(world.replica.state().script.error, "");
+}
+
+#[test]
+fn a_timer_whose_function_fails_rests_longer_each_time_and_others_do_not() {
+    let every = RegistrationKind::Every { interval_ms: 100 };
+    let mut world = loaded(registering(declares(&[]), &[every.clone(), every]));
+    let mut calls = [0, 0];
+    for _ in 0..600 {
+        world.pass(100);
+        while let Some((number, _)) = fired(&world) {
+            calls[number as usize] += 1;
+            world.answer(if number == 0 { Err("it crashed") } else { Ok(ScriptReport::default()) });
+        }
+    }
+    assert!(calls[0] < 12, "200 ms, 400 ms … a minute: {calls:?}");
+    assert!(calls[1] > 500, "{calls:?}");
+}
+
+#[test]
+fn a_timer_that_was_stopped_does_not_come_again_before_the_next_configure() {
+    let mut world = loaded(registering(declares(&[]), &[RegistrationKind::Every { interval_ms: 500 }]));
+    world.pass(600);
+    assert_eq!(fired(&world), Some((0, "null".into())));
+    world.answer(Ok(ScriptReport { stopped: vec![0, 7], ..ScriptReport::default() }));
+    world.pass(60_000);
+    assert_eq!(world.hook(), None);
+}
+
+#[test]
+fn options_of_the_script_win_over_those_set_before() {
+    let mut world = World::new();
+    let change = |managers| SettingsChange { managers: Some(managers), max_nodes: Some(9), ..SettingsChange::default() };
+    let answer = world.ask(Principal::Admin, Op::Configure(change(3)));
+    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+    let report = |managers| {
+        let mut report = declares(&[]);
+        report.declared.as_mut().expect("just made").settings = SettingsChange { managers: Some(managers), ..SettingsChange::default() };
+        report
+    };
+    let ticket = world.send(Request::Plan { modules: modules("one") });
+    world.answer(Ok(report(5)));
+    let Some(Answer::Planned { changes, .. }) = world.answers.remove(&ticket) else { panic!("it is answered") };
+    let first = PlannedChange { sign: '~', subject: "cluster".into(), detail: "managers 3 -> 5".into() };
+    assert_eq!(changes.first(), Some(&first));
+
+    push(&mut world, "one");
+    world.answer(Ok(report(5)));
+    world.pass(10);
+    let settings = |world: &World| world.replica.state().settings.clone();
+    assert_eq!((settings(&world).managers, settings(&world).max_nodes), (5, 9), "what it does not say stays");
+    push(&mut world, "two");
+    world.answer(Ok(report(4)));
+    assert_eq!(settings(&world).managers, 5);
+    assert!(world.replica.state().script.error.contains("managers is 1, 3, 5 or 7"), "{}", world.replica.state().script.error);
 }
 
 #[test]

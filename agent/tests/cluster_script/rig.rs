@@ -2,7 +2,7 @@
 
 use crate::common::{BOUND, Daemon, block_on, until};
 use proto::{Channel, ChannelLimits, v1};
-use std::collections::HashMap;
+use std::{collections::HashMap, fs};
 
 /// A node that leads.
 pub fn leader() -> Daemon {
@@ -60,4 +60,18 @@ pub fn plan(node: &Daemon, cluster_js: &str) -> v1::PlanReply {
         let mut disco = Channel::unix(spawner, path, ChannelLimits::default()).disco();
         disco.plan(v1::PlanRequest { files: files(cluster_js) }).await.expect("it leads").into_inner()
     })
+}
+
+/// Pids of its script executors.
+pub fn executors(node: &Daemon) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", node.pid())).unwrap_or_default();
+    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter(|pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"disco-script"))).collect()
+}
+
+/// KiB of a line of proc_pid_status(5).
+pub fn status_kb(pid: u32, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let found = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).expect("a line of proc_pid_status(5)");
+    found.trim().trim_end_matches(" kB").parse().expect("a number")
 }

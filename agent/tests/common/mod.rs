@@ -62,7 +62,21 @@ pub fn until<T>(what: &str, bound: Duration, mut look: impl FnMut() -> Option<T>
 /// Runs a future together with the connections it opens.
 pub fn block_on<T>(work: impl AsyncFnOnce(Spawner) -> T) -> T {
     let executor = Arc::new(smol::Executor::new());
-    smol::block_on(executor.run(work(Spawner(executor.clone()))))
+    smol::block_on(executor.run(async {
+        let done = work(Spawner(executor.clone())).await;
+        // A connection holds the executor that holds it: whoever leaves first would leave it open, and a daemon serves
+        // only so many.
+        let closed = async {
+            while !executor.is_empty() {
+                async_io::Timer::after(Duration::from_millis(1)).await;
+            }
+        };
+        let late = async {
+            async_io::Timer::after(Duration::from_millis(200)).await;
+        };
+        futures_lite::future::or(closed, late).await;
+        done
+    }))
 }
 
 /// One `discod` and its folder.

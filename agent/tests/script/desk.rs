@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 #[derive(Default)]
 pub struct Desk {
     pub asked: RefCell<Vec<(String, Value)>>,
-    console: RefCell<Vec<String>>,
+    pub console: RefCell<Vec<String>>,
+    /// Name of the node that leads, if one does.
+    pub leader: Option<&'static str>,
 }
 
 impl HostOps for Desk {
@@ -29,6 +31,7 @@ impl HostOps for Desk {
                 }
                 "cluster.attach_ip" => Ok(json!("127.64.0.1")),
                 "cluster.nodes" => Ok(json!([{ "id": "n1", "name": "one" }])),
+                "cluster.leader" => Ok(self.leader.map_or(Value::Null, |name| json!({ "id": "0a", "name": name }))),
                 "cluster.never" => futures_lite::future::pending().await,
                 "ask" => Ok(json!(true)),
                 "key.get" => Ok(json!("value")),

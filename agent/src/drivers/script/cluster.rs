@@ -22,7 +22,7 @@ pub const FILE: &str = "cluster.js";
 impl ScriptHost {
     /// A host for cluster.js. No process is started yet.
     pub fn for_cluster(options: ScriptOptions) -> ScriptHost {
-        ScriptHost { options, executor: None, file: Some(FILE.to_owned()), declared: None }
+        ScriptHost { options, executor: None, file: Some(FILE.to_owned()), declared: None, exports: None }
     }
 
     /// Evaluates the modules anew and calls init() and configure(). What they register replaces what was before.
@@ -52,6 +52,10 @@ impl ScriptHost {
     /// # Errors
     /// Any [`ScriptError`].
     pub async fn hook(&mut self, name: &str, argument: Value, ops: &dyn HostOps) -> Result<(), ScriptError> {
+        if self.exports.as_ref().is_some_and(|exports| !exports.has(name)) {
+            // Known without starting a process for it.
+            return Ok(());
+        }
         let args = vec![Arg::Handle, Arg::Json(argument)];
         self.live(Target::Hook(name.to_owned()), args, State::Configured, ops).await.map(drop)
     }

@@ -115,6 +115,8 @@ pub struct ScriptHost {
     pub(super) file: Option<String>,
     /// What the newest configure() of cluster.js left behind.
     pub(super) declared: Option<Declared>,
+    /// What the newest load found.
+    pub(super) exports: Option<Exports>,
 }
 
 /// Why there is no answer.
@@ -130,7 +132,7 @@ impl ScriptHost {
     /// # Errors
     /// [`ScriptError::Start`].
     pub async fn start(options: ScriptOptions) -> Result<ScriptHost, ScriptError> {
-        let mut host = ScriptHost { options, executor: None, file: None, declared: None };
+        let mut host = ScriptHost { options, executor: None, file: None, declared: None, exports: None };
         host.spawn().await?;
         Ok(host)
     }
@@ -234,7 +236,9 @@ impl ScriptHost {
             match self.exchange(ToChild::Load { file: file.clone(), mode }, bounds, None, ops).await {
                 Ok(ToHost::Loaded { hooks }) => {
                     self.set_state(State::Loaded);
-                    return Ok(Exports { hooks });
+                    let exports = Exports { hooks };
+                    self.exports = Some(exports.clone());
+                    return Ok(exports);
                 }
                 Ok(_) => return Err(self.senseless(None)),
                 Err(Break::Idled) if attempt == 1 => self.stop(),
