@@ -264,6 +264,7 @@ fn status(places: &[(NodeId, String)]) -> StatusView {
         seated: false,
         leaving: false,
         drained: false,
+        preference: None,
     };
     let task = |(at, (node, _)): (usize, &(NodeId, String))| {
         let number = TaskNumber(at as u64 + 1);

@@ -42,6 +42,7 @@ fn node(id: u64, state: NodeState, member: Option<u64>) -> NodeRecord {
         seated: member.is_some(),
         leaving: false,
         drained: false,
+        preference: None,
     }
 }
 
@@ -92,14 +93,23 @@ fn play(nodes: &[(u64, NodeState, Option<u64>)], voters: &[u64], learners: &[u64
 
 impl Play {
     fn decide(&self) -> Vec<Decision> {
+        self.with_sight(plan::decide)
+    }
+
+    fn partner(&self, id: u64, role: Role) -> Result<(), String> {
+        self.with_sight(|sight| plan::partner(sight, NodeId(id), role))
+    }
+
+    fn with_sight<T>(&self, f: impl Fn(&Sight) -> T) -> T {
         let caught_up = |m: MemberId| !self.lagging.contains(&m);
-        plan::decide(&Sight {
+        f(&Sight {
             state: &self.state,
             membership: &self.group,
             observed: &self.observed,
             me: NodeId(1),
             now: NOW,
             lost_after_ms: 5_000,
+            swap_after_ms: 60_000,
             has_provider: true,
             caught_up: &caught_up,
         })
@@ -164,6 +174,143 @@ fn a_dead_voter_keeps_its_seat_until_somebody_can_take_it() {
     assert!(play4.decide().contains(&joint(&[4], &[], &[3])));
     play4.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 1_000;
     assert!(!votes(&play4), "lost only just now: it may come back");
+}
+
+fn prefer(play: &mut Play, id: u64, role: Role) {
+    play.state.nodes.get_mut(&NodeId(id)).expect("in the play").preference = Some(role);
+}
+
+#[test]
+fn whom_a_person_promotes_takes_a_seat_and_whom_a_person_demotes_gives_it_up() {
+    let four = [(1, READY, Some(1)), (2, READY, Some(2)), (3, READY, Some(3)), (4, READY, Some(4))];
+    let calm = || play(&four, &[1, 2, 3], &[4]);
+    assert!(!calm().decide().iter().any(|d| matches!(d, Decision::Change(Change::Joint { .. }))), "nothing to gain");
+
+    let mut promoted = calm();
+    promoted.state.nodes.get_mut(&NodeId(2)).expect("there").memory = 4 << 30;
+    prefer(&mut promoted, 4, Role::Manager);
+    assert_eq!(promoted.decide(), vec![joint(&[4], &[], &[3])], "the worse one gives way");
+
+    let mut demoted = calm();
+    prefer(&mut demoted, 2, Role::Worker);
+    assert_eq!(demoted.decide(), vec![joint(&[4], &[], &[2])]);
+    demoted.state.nodes.get_mut(&NodeId(4)).expect("there").state = LOST;
+    demoted.state.settings.replace_after_ms = None;
+    assert!(!demoted.decide().iter().any(|d| matches!(d, Decision::Change(Change::Joint { .. }))), "a wish costs no seat");
+
+    let mut leader = calm();
+    prefer(&mut leader, 1, Role::Worker);
+    assert_eq!(leader.decide(), vec![Decision::Transfer(MemberId(2))], "it hands on before it goes");
+}
+
+#[test]
+fn the_only_manager_can_be_swapped_too() {
+    let mut play = play(&[(1, READY, Some(1)), (2, READY, Some(2))], &[1], &[2]);
+    prefer(&mut play, 1, Role::Worker);
+    assert_eq!(play.decide(), vec![joint(&[2], &[1], &[])]);
+    play.group = Membership { voters: vec![MemberId(2)], learners: vec![MemberId(1)], outgoing: vec![MemberId(1)], pending: false };
+    assert_eq!(play.decide(), vec![Decision::Transfer(MemberId(2))], "whoever leaves the joint configuration must be of the new one");
+}
+
+#[test]
+fn a_wish_without_a_partner_is_refused_with_the_reason() {
+    let mut three = play(&[(1, READY, Some(1)), (2, READY, Some(2)), (3, READY, Some(3))], &[1, 2, 3], &[]);
+    assert!(three.partner(2, Role::Worker).unwrap_err().contains("no node can take the seat of n2"));
+    assert_eq!(three.partner(2, Role::Manager), Ok(()));
+
+    three.state.nodes.insert(NodeId(4), node(4, READY, None));
+    assert_eq!(three.partner(2, Role::Worker), Ok(()));
+    assert_eq!(three.partner(4, Role::Manager), Ok(()));
+    (1..=3).for_each(|id| prefer(&mut three, id, Role::Manager));
+    assert!(three.partner(4, Role::Manager).unwrap_err().contains("no manager can give its seat to n4"));
+    three.state.nodes.get_mut(&NodeId(4)).expect("there").admitted = Role::Worker;
+    assert!(three.partner(4, Role::Manager).unwrap_err().contains("worker's token"));
+    assert!(three.partner(2, Role::Worker).is_err(), "one that never votes is no partner");
+    let four = three.state.nodes.get_mut(&NodeId(4)).expect("there");
+    (four.admitted, four.state) = (Role::Manager, LOST);
+    assert!(three.partner(4, Role::Manager).unwrap_err().contains("n4 is lost"));
+}
+
+/// Three voters and a fourth node that is ready; the voters have been these for a minute and more.
+fn calm_four() -> Play {
+    let four = [(1, READY, Some(1)), (2, READY, Some(2)), (3, READY, Some(3)), (4, READY, None)];
+    let mut play = play(&four, &[1, 2, 3], &[]);
+    play.state.nodes.values_mut().for_each(|n| n.memory = 1 << 30);
+    play.observed.watch_voters(play.group.voters.clone(), NOW.mono - 60_000);
+    play
+}
+
+#[test]
+fn a_clearly_better_node_takes_the_seat_of_the_worst_voter_when_all_is_calm() {
+    let assign = vec![Decision::Propose(Command::MemberAssign(NodeId(4)))];
+    let gains = |change: &dyn Fn(&mut Play)| {
+        let mut play = calm_four();
+        change(&mut play);
+        play.decide()
+    };
+    let bigger = |play: &mut Play, id: u64, memory: u64| play.state.nodes.get_mut(&NodeId(id)).expect("there").memory = memory;
+    assert_eq!(gains(&|_| {}), vec![], "as good as the others");
+    assert_eq!(gains(&|p| bigger(p, 4, 2 << 30)), assign);
+    assert_eq!(gains(&|p| bigger(p, 4, (2 << 30) - (64 << 20))), vec![], "better, but not clearly");
+    assert_eq!(gains(&|p| bigger(p, 1, 1 << 28)), vec![], "a leader keeps its seat");
+    let unsettled = |p: &mut Play| {
+        bigger(p, 4, 2 << 30);
+        p.observed.watch_voters(vec![MemberId(1)], NOW.mono - 59_000);
+    };
+    assert_eq!(gains(&unsettled), vec![], "the voters changed lately");
+    let fresh = |p: &mut Play| {
+        bigger(p, 4, 2 << 30);
+        p.state.nodes.get_mut(&NodeId(4)).expect("there").since_ms = NOW.wall - 59_000;
+    };
+    assert_eq!(gains(&fresh), vec![], "it came lately");
+    let far = |p: &mut Play| {
+        bigger(p, 4, 2 << 30);
+        p.observed.took(NodeId(4), 40);
+    };
+    assert_eq!(gains(&far), vec![], "it is far away");
+    let zoned = |p: &mut Play| {
+        for (id, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
+            p.state.nodes.get_mut(&NodeId(id)).expect("there").labels.insert("zone".into(), zone.into());
+        }
+    };
+    assert_eq!(gains(&zoned), assign, "two voters would fail together");
+    let chosen = |p: &mut Play| {
+        bigger(p, 4, 2 << 30);
+        (2..=3).for_each(|id| prefer(p, id, Role::Manager));
+    };
+    assert_eq!(gains(&chosen), vec![], "a person chose the voters");
+}
+
+#[test]
+fn a_swap_ends_with_the_worst_voter_out_and_nothing_more_to_gain() {
+    let mut play = calm_four();
+    let nodes = &mut play.state.nodes;
+    nodes.get_mut(&NodeId(3)).expect("there").memory = 1 << 29;
+    let fourth = nodes.get_mut(&NodeId(4)).expect("there");
+    (fourth.memory, fourth.member, fourth.seated) = (2 << 30, Some(MemberId(4)), true);
+    play.group.learners = vec![MemberId(4)];
+    assert_eq!(play.decide(), vec![joint(&[4], &[], &[3])]);
+    play.group = Membership { voters: [1, 2, 4].map(MemberId).to_vec(), ..Membership::default() };
+    play.state.nodes.get_mut(&NodeId(3)).expect("there").member = None;
+    play.observed.watch_voters(play.group.voters.clone(), NOW.mono - 60_000);
+    assert_eq!(play.decide(), vec![]);
+}
+
+#[test]
+fn free_seats_go_to_the_best_in_different_zones() {
+    let five = [(1, READY, Some(1)), (2, READY, None), (3, READY, None), (4, READY, None), (5, READY, None)];
+    let mut play = play(&five, &[1], &[]);
+    for (id, zone, memory) in [(1, "a", 1 << 30), (2, "a", 1 << 30), (3, "b", 1 << 29), (4, "b", 1 << 30), (5, "a", 2 << 30)] {
+        let node = play.state.nodes.get_mut(&NodeId(id)).expect("there");
+        node.labels.insert("zone".into(), zone.into());
+        node.memory = memory;
+    }
+    let assigned: Vec<u64> = play
+        .decide()
+        .into_iter()
+        .filter_map(|d| if let Decision::Propose(Command::MemberAssign(node)) = d { Some(node.0) } else { None })
+        .collect();
+    assert_eq!(assigned, [4, 5], "another zone first, then the larger one");
 }
 
 #[test]

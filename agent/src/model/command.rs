@@ -16,7 +16,7 @@ use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
 /// The newest kind of command this build understands.
-pub const KINDS_KNOWN: u32 = 2;
+pub const KINDS_KNOWN: u32 = 3;
 
 /// One entry of the log, as the leader proposed it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -229,6 +229,15 @@ pub enum Command {
         #[n(2)]
         roll: Roll,
     },
+    // ---- membership by hand (kind 3)
+    /// A person wants this node to vote, or not to: carried out as a swap, whenever there is a partner.
+    #[n(46)]
+    NodePrefer {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        role: Role,
+    },
 }
 
 impl Command {
@@ -239,6 +248,7 @@ impl Command {
             Command::TokenRevoke(_) | Command::NodeRemove(_) | Command::InstanceSet { .. } | Command::Destroy | Command::Join { .. } => 1,
             Command::NodeUpdate { .. } | Command::NodeState { .. } | Command::MemberAssign(_) | Command::MemberClear(_) => 1,
             Command::Launch { .. } | Command::InstanceSeen { .. } | Command::Leading(_) => 1,
+            Command::NodePrefer { .. } => 3,
             _ => 2,
         }
     }

@@ -4,6 +4,8 @@
 pub const TICK_MS: u64 = 50;
 /// A node that said nothing for this long is lost (unless its provider says "stopped" earlier).
 pub const LOST_AFTER_MS: u64 = 5_000;
+/// A voter gives way to a clearly better node after that was ready, and the voters the same, for this long.
+pub const SWAP_AFTER_MS: u64 = 60_000;
 /// A node that is not a Raft member reports this often.
 pub const REPORT_INTERVAL_MS: u64 = 1_000;
 

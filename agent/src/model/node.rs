@@ -59,6 +59,9 @@ pub struct NodeRecord {
     #[n(17)]
     #[cbor(default)]
     pub drained: bool,
+    /// What a person wants it to be; none: as the cluster chooses.
+    #[n(18)]
+    pub preference: Option<Role>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

@@ -96,6 +96,11 @@ pub enum Op {
         node: String,
         drain: bool,
     },
+    /// Node id or name: it is to be a manager, or not.
+    NodePrefer {
+        node: String,
+        role: Role,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +134,8 @@ pub struct Report {
     pub member: Option<MemberId>,
     /// Every task on it, as it is now.
     pub tasks: Vec<TaskSeen>,
+    /// How long its last reports took to be answered, milliseconds; none before the first answer.
+    pub round_trip_ms: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -82,6 +82,7 @@ impl Cluster {
             me: NodeId(1),
             now: self.now,
             lost_after_ms: 5_000,
+            swap_after_ms: 60_000,
             has_provider: false,
             caught_up: &|_| true,
         })

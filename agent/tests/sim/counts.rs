@@ -22,6 +22,7 @@ counts! {
     UnknownWrites "writes given up (outcome unknown)",
     Scales "scale requests",
     NodeRemovals "node removals",
+    Preferences "promotions and demotions by hand",
     TokensMade "tokens made",
     Joins "nodes let in",
     JoinRetries "joins repeated after a lost reply",

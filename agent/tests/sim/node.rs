@@ -107,6 +107,20 @@ impl Machine {
         }
     }
 
+    /// Machines differ, so that some make better managers than others.
+    pub fn memory(&self) -> u64 {
+        [1 << 29, 1 << 30, 1 << 32][self.kind() % 3]
+    }
+
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let zones = ["a", "b"].map(|zone| BTreeMap::from([("zone".into(), zone.into())]));
+        zones.into_iter().nth(self.kind() / 3 % 3).unwrap_or_default()
+    }
+
+    fn kind(&self) -> usize {
+        self.address.bytes().map(usize::from).sum()
+    }
+
     pub fn name(&self) -> String {
         self.address.replace([':', '.'], "-")
     }
@@ -126,15 +140,15 @@ impl Machine {
             name: self.name(),
             address: self.address.clone(),
             cpus: 2,
-            memory: 1 << 30,
-            labels: BTreeMap::new(),
+            memory: self.memory(),
+            labels: self.labels(),
             instance: self.instance.clone(),
             public_key: identity.key.clone(),
             keyring: self.disk.keyring.clone(),
             originate,
             seeds: identity.seeds.clone(),
             has_provider: true,
-            timings: Timings { heartbeat_ms: 200, election_min_ms: 1000, election_max_ms: 2000, lost_after_ms: 5000 },
+            timings: Timings { heartbeat_ms: 200, election_min_ms: 1000, election_max_ms: 2000, lost_after_ms: 5000, swap_after_ms: 3_000 },
         };
         let replica = Replica::new(config, self.disk.durable.clone(), seed, clock.read(world))
             .unwrap_or_else(|error| panic!("violation: a node does not start from its own disk: {error}"));

@@ -12,6 +12,7 @@ pub struct Options {
     pub nodes_max: u32,
     pub scale_every_ms: u64,
     pub remove_every_ms: u64,
+    pub prefer_every_ms: u64,
     pub outsiders: u32,
     pub managers: u32,
     pub replace_after_ms: u64,
@@ -62,6 +63,7 @@ impl Options {
             nodes_max: *rng.pick(&[1, 2, 3, 3, 3, 4, 5, 5]).expect("not empty"),
             scale_every_ms: sometimes(rng, 700, 3_000, 15_000),
             remove_every_ms: sometimes(rng, 300, 6_000, 20_000),
+            prefer_every_ms: sometimes(rng, 300, 2_000, 10_000),
             outsiders: if rng.chance(300) { rng.between(1, 2) as u32 } else { 0 },
             managers: *rng.pick(&[1, 3, 3, 3, 5]).expect("not empty"),
             replace_after_ms: rng.between(4_000, 15_000),
@@ -151,6 +153,7 @@ impl Options {
             &mut self.task_trouble,
             &mut self.scale_every_ms,
             &mut self.remove_every_ms,
+            &mut self.prefer_every_ms,
         ] {
             *rate = 0;
         }

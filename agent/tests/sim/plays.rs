@@ -7,6 +7,7 @@ use agent::{
     logic::raft::Consensus,
     model::{
         ids::RequestId,
+        node::Role,
         query::{Answer, Op, Principal, Query, Request, View},
     },
 };
@@ -20,6 +21,7 @@ pub const PLAYS: &[(&str, &str)] = &[
     ("the_leader_dies_in_a_joint_change", include_str!("../raft_scripts/the_leader_dies_in_a_joint_change.txt")),
     ("two_nodes_are_a_voter_and_a_learner", include_str!("../raft_scripts/two_nodes_are_a_voter_and_a_learner.txt")),
     ("all_are_killed_at_once", include_str!("../raft_scripts/all_are_killed_at_once.txt")),
+    ("promotion_and_demotion_are_swaps", include_str!("../raft_scripts/promotion_and_demotion_are_swaps.txt")),
     ("a_removed_node_stays_out", include_str!("../raft_scripts/a_removed_node_stays_out.txt")),
 ];
 
@@ -76,6 +78,11 @@ impl Stage {
                 let host = self.who(who)?;
                 let node = self.world.machines[host].identity.node;
                 self.write(Op::NodeRemove(node.to_string()))
+            }
+            ["demote", who] => {
+                let host = self.who(who)?;
+                let node = self.world.machines[host].identity.node.to_string();
+                self.write(Op::NodePrefer { node, role: Role::Worker })
             }
             ["kill", "all"] => {
                 let hosts = self.world.hosts();

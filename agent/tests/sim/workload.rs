@@ -296,6 +296,13 @@ impl World {
                 self.counts.add(Count::NodeRemovals);
                 self.workload.admin.todo.push_back(Op::NodeRemove(node.to_string()));
             }
+        } else if due(self, self.options.prefer_every_ms) {
+            self.counts.add(Count::Preferences);
+            let known: Vec<NodeId> = self.hosts().iter().map(|host| self.machines[*host].identity.node).collect();
+            if let Some(node) = self.rng.pick(&known).copied() {
+                let role = if self.rng.chance(500) { Role::Manager } else { Role::Worker };
+                self.workload.admin.todo.push_back(Op::NodePrefer { node: node.to_string(), role });
+            }
         } else if self.options.services && due(self, self.options.whim_every_ms) {
             self.counts.add(Count::Whims);
             let hosts = self.hosts();
@@ -326,7 +333,7 @@ impl World {
             }
             Some(Answer::Written { .. }) => self.workload.admin.current = None,
             Some(Answer::Refused { code, why }) => {
-                let may = matches!(op, Op::NodeRemove(_)) || crate::tasks::is_whim(&op);
+                let may = matches!(op, Op::NodeRemove(_) | Op::NodePrefer { .. }) || crate::tasks::is_whim(&op);
                 assert!(may, "violation: {op:?} was refused: {code}: {why}");
                 self.workload.admin.current = None;
             }
@@ -385,8 +392,8 @@ impl World {
             address: machine.address.clone(),
             public_key: machine.identity.key.clone(),
             cpus: 2,
-            memory: 1 << 30,
-            labels: BTreeMap::new(),
+            memory: machine.memory(),
+            labels: machine.labels(),
             instance: machine.instance.clone(),
             commands_known: KINDS_KNOWN,
         }

@@ -115,6 +115,11 @@ pub enum Command {
         off: bool,
         wait: bool,
     },
+    /// A person wants it to vote, or not to.
+    NodePrefer {
+        node: String,
+        role: Role,
+    },
     Destroy {
         yes: bool,
     },

@@ -45,6 +45,8 @@ fn each_line_means_its_command() {
         ("eval cluster.name", Command::Eval("cluster.name".into())),
         ("repl", Command::Repl),
         ("node drain n1", Command::NodeDrain { node: "n1".into(), off: false, wait: true }),
+        ("node promote n1", Command::NodePrefer { node: "n1".into(), role: Role::Manager }),
+        ("node demote n1", Command::NodePrefer { node: "n1".into(), role: Role::Worker }),
         ("node drain n1 --off", Command::NodeDrain { node: "n1".into(), off: true, wait: true }),
         ("destroy", Command::Destroy { yes: false }),
         ("completions zsh", Command::Completions(Shell::Zsh)),

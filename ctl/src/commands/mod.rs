@@ -125,6 +125,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::Eval(expression) => eval::run(desk()?, &expression).await,
         Command::Repl => repl::run(desk()?).await,
         Command::NodeDrain { node, off, wait } => node::drain(desk()?, &node, off, wait).await,
+        Command::NodePrefer { node, role } => node::prefer(desk()?, &node, role).await,
         Command::NodeRm(node) => node::remove(desk()?, &node).await,
         Command::InstanceLs { stale } => instance::list(&global, out, spawner, stale).await,
         Command::InstanceSet { id, desired } => instance::set(desk()?, id, desired).await,

@@ -1,10 +1,11 @@
-//! `disco node ls | inspect | drain | rm`.
+//! `disco node ls | inspect | drain | promote | demote | rm`.
 
 use super::{Desk, rollout};
 use crate::bootstrap::project::Progress;
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
 use crate::render::{json, status as screen};
+use agent::model::node::Role;
 use proto::v1::{self, write_request};
 
 pub async fn list(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
@@ -44,6 +45,18 @@ pub async fn drain(mut desk: Desk, wanted: &str, off: bool, wait: bool) -> Resul
         rollout::until_drained(&mut desk.client, &node, |words| progress.line(words)).await?;
     }
     desk.changed(&reply, format!("node {} is drained: `disco node drain {} --off` lets it take tasks again", node.name, node.name))
+}
+
+/// By hand: this one is to vote, or not to.
+pub async fn prefer(mut desk: Desk, wanted: &str, role: Role) -> Result<Exit, Failure> {
+    let verb = if role == Role::Manager { "promote" } else { "demote" };
+    let what = format!("cannot {verb} node `{wanted}`");
+    let status = desk.client.status(false).await.map_err(|e| e.failure(what.as_str()))?;
+    let node = find(&status.nodes, wanted)?;
+    let op = write_request::Op::NodePrefer(v1::NodePrefer { node: node.id.clone(), role: role.as_str().into() });
+    let reply = desk.client.write(op).await.map_err(|e| e.failure(what))?;
+    let words = if node.role == role.as_str() { "is and stays" } else { "becomes" };
+    desk.changed(&reply, format!("node {} {words} a {}", node.name, role.as_str()))
 }
 
 pub async fn remove(mut desk: Desk, wanted: &str) -> Result<Exit, Failure> {

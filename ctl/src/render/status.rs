@@ -91,6 +91,9 @@ pub fn node(node: &v1::Node, now_ms: u64, paint: Paint) -> String {
     field("id", plain(&node.id));
     field("address", plain(&node.address));
     field("role", node.role.clone() + if node.leader { ", leader" } else { "" });
+    if !node.preference.is_empty() {
+        field("wanted", format!("{}, by hand", plain(&node.preference)));
+    }
     field("state", paint.state(&plain(&node.state)));
     if !node.reason.is_empty() {
         field("reason", plain(&node.reason));

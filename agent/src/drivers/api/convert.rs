@@ -45,6 +45,7 @@ pub fn write(request: v1::WriteRequest) -> Result<(RequestId, Op), Status> {
         Wire::ServiceRollback(service) => Op::ServiceRollback(service.name),
         Wire::ServiceRemove(service) => Op::ServiceRemove(service.name),
         Wire::NodeDrain(drain) => Op::NodeDrain { node: drain.node, drain: drain.drain },
+        Wire::NodePrefer(prefer) => Op::NodePrefer { node: prefer.node, role: role(&prefer.role)? },
     };
     Ok((id, op))
 }
@@ -81,6 +82,7 @@ pub fn report(request: v1::ReportRequest, from: NodeId) -> Result<Report, Status
         commands_known: request.commands_known,
         member: member(request.member),
         tasks: records("tasks", &request.tasks)?,
+        round_trip_ms: request.round_trip_ms,
     })
 }
 
@@ -238,6 +240,7 @@ pub fn report_out(report: &Report) -> v1::ReportRequest {
         member: report.member.map_or(0, |member| member.0),
         applied: 0,
         tasks: codec::encode(&report.tasks),
+        round_trip_ms: report.round_trip_ms,
     }
 }
 
@@ -339,6 +342,7 @@ fn node(record: NodeRecord, leader: Option<NodeId>, voters: &[MemberId]) -> v1::
         member: record.member.map_or(0, |member| member.0),
         joined_ms: record.joined_ms,
         reason: record.reason,
+        preference: record.preference.map(|role| role.as_str().into()).unwrap_or_default(),
     }
 }
 
@@ -416,6 +420,7 @@ mod tests {
             seated: true,
             leaving: false,
             drained: false,
+            preference: None,
         };
         assert_eq!(node(record.clone(), None, &[]).role, "worker");
         assert_eq!(node(record, None, &[MemberId(7)]).role, "manager");

@@ -1,15 +1,19 @@
 //! Who votes: keeps `managers` voters, an odd set, moved by one joint change at a time.
 //!
-//! Order of choice: the leader, voters that are ready, voters lost for a short while (no needless moves), learners,
-//! other ready nodes by age, and voters lost for long, which give way to anybody ready. With two nodes one votes and
-//! one learns. A node that is leaving is not chosen; a leader that is leaving hands leadership on first.
+//! Order of choice: whom a person wants as a manager, the leader, voters that are ready, voters lost for a short while (no
+//! needless moves), nodes with a seat, other ready nodes, whom a person does not want as a manager, and voters lost for
+//! long. Among equals the better one is chosen (`score.rs`). A person's wish never costs a seat: with nobody else to take
+//! it, it waits. With two nodes one votes and one learns. A node that is leaving is not chosen; a leader that is not to
+//! vote any more hands leadership on first.
+//!
+//! When all voters are there and have been the same for a while, a voter gives way to a clearly better node.
 
-use super::{Call, CallKey, Decision, Sight};
+use super::{Call, CallKey, Decision, Sight, score};
 use crate::{
     logic::raft::Change,
     model::{
         command::Command,
-        ids::MemberId,
+        ids::{MemberId, NodeId},
         node::{NodeRecord, NodeState, Role},
     },
 };
@@ -21,23 +25,24 @@ pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
     if sight.membership.pending {
         return;
     }
-    let my_seat = sight.state.nodes.get(&sight.me).and_then(|n| n.member);
     if sight.membership.is_joint() {
-        decisions.extend(leave_joint(sight, my_seat));
+        decisions.extend(leave_joint(sight));
         return;
     }
-    let chosen = choose(sight);
-    if !chosen.voters.iter().any(|n| n.id == sight.me) {
+    let chosen = choose(sight, None);
+    let stays = chosen.voters.iter().any(|n| n.id == sight.me);
+    if !stays && chosen.all().any(|n| can_succeed(sight, n)) {
         hand_on(sight, &chosen, decisions);
-    } else if let Some(change) = next_change(sight, &chosen, my_seat, decisions) {
+    } else if let Some(change) = next_change(sight, &chosen, decisions) {
         decisions.push(Decision::Change(change));
     }
     give_up_seats(sight, &chosen, decisions);
 }
 
-/// A voter of the old set may have been elected meanwhile: it hands on first, because a leader that removes itself
+/// A voter of the old set may lead (it was the only one, or was elected meanwhile): it hands on first, because a leader that removes itself
 /// can no longer commit (and raft-rs panics).
-fn leave_joint(sight: &Sight, my_seat: Option<MemberId>) -> Option<Decision> {
+fn leave_joint(sight: &Sight) -> Option<Decision> {
+    let my_seat = sight.state.nodes.get(&sight.me).and_then(|n| n.member);
     let stays = |member: &MemberId| sight.membership.voters.contains(member);
     if my_seat.as_ref().is_some_and(stays) {
         return Some(Decision::Change(Change::LeaveJoint));
@@ -61,50 +66,123 @@ impl Chosen<'_> {
     }
 }
 
-fn choose<'a>(sight: &Sight<'a>) -> Chosen<'a> {
-    let mut ranked: Vec<(u8, u64, &NodeRecord)> = Vec::new();
+/// A person's wish that is not in the state (yet).
+type Wish = Option<(NodeId, Role)>;
+
+/// Whether a wish can be carried out now.
+///
+/// # Errors
+/// Why not, for a person: nobody would give way, or take over.
+pub fn partner(sight: &Sight, id: NodeId, role: Role) -> Result<(), String> {
+    let Some(node) = sight.state.nodes.get(&id) else { return Ok(()) };
+    let name = &node.name;
+    let votes = choose(sight, Some((id, role))).voters.iter().any(|n| n.id == id);
+    match role {
+        Role::Manager if node.admitted == Role::Worker => Err(format!("node {name} joined with a worker's token and never votes")),
+        _ if sight.state.is_leaving(node) => Err(format!("node {name} is leaving the cluster")),
+        Role::Manager if !votes && !sight.is_ready(node) => Err(format!("node {name} is {}", node.state.as_str())),
+        Role::Manager if !votes => Err(format!("no manager can give its seat to {name}: each was promoted by hand; demote one first")),
+        Role::Worker if votes => Err(format!("no node can take the seat of {name}: it needs one that is ready, may vote and does not yet")),
+        _ => Ok(()),
+    }
+}
+
+fn choose<'a>(sight: &Sight<'a>, wish: Wish) -> Chosen<'a> {
+    let mut ranked: Vec<(u8, &NodeRecord)> = Vec::new();
     let mut lost_learners = Vec::new();
     for node in sight.state.nodes.values() {
         if node.admitted != Role::Manager || sight.state.is_leaving(node) {
             continue;
         }
+        let preference = wish.filter(|(id, _)| *id == node.id).map(|(_, role)| role).or(node.preference);
+        let (wanted, spared) = (preference == Some(Role::Manager), preference == Some(Role::Worker));
         let votes = node.member.is_some_and(|m| sight.membership.voters.contains(&m));
         let learns = node.member.is_some_and(|m| sight.membership.learners.contains(&m));
-        let lost_ms = sight.ailing_ms(node);
         let rank = match node.state {
-            _ if node.id == sight.me => 0,
-            NodeState::Ready | NodeState::Draining if votes => 1,
-            NodeState::Lost | NodeState::Joining if votes && lost_ms < VOTER_SWAP_AFTER_MS => 2,
-            NodeState::Ready if learns => 3,
-            NodeState::Ready => 4,
-            NodeState::Lost | NodeState::Joining if votes => 5,
+            NodeState::Ready | NodeState::Draining if wanted && votes => 0,
+            NodeState::Ready if wanted => 1,
+            _ if node.id == sight.me && !spared => 2,
+            NodeState::Ready | NodeState::Draining if votes && !spared => 3,
+            NodeState::Lost | NodeState::Joining if votes && sight.ailing_ms(node) < VOTER_SWAP_AFTER_MS => 4,
+            NodeState::Ready if node.member.is_some() && !spared => 5,
+            NodeState::Ready if !spared => 6,
+            NodeState::Ready | NodeState::Draining if votes => 7,
+            NodeState::Ready => 8,
+            NodeState::Lost | NodeState::Joining if votes => 9,
             NodeState::Lost if learns => {
                 lost_learners.push(node);
                 continue;
             }
             _ => continue,
         };
-        ranked.push((rank, node.joined_ms, node));
+        ranked.push((rank, node));
     }
-    ranked.sort_by_key(|(rank, joined, node)| (*rank, *joined, node.id));
     let seats = (sight.state.settings.managers as usize).min(ranked.len());
     let odd = if seats.is_multiple_of(2) { seats.saturating_sub(1) } else { seats };
-    let mut nodes = ranked.into_iter().map(|(_, _, node)| node);
-    let voters: Vec<_> = nodes.by_ref().take(odd).collect();
-    let mut learners: Vec<_> = nodes.take(seats - odd).collect();
+    let able: Vec<&NodeRecord> = ranked.iter().filter(|(rank, _)| (5..=6).contains(rank)).map(|(_, node)| *node).collect();
+    let mut voters = take_best(sight, &mut ranked, odd, Vec::new());
+    if let Some((worse, better)) = swap(sight, &voters, &able, wish) {
+        ranked.push((3, voters[worse]));
+        voters[worse] = better;
+        ranked.retain(|(_, node)| node.id != better.id);
+    }
+    let mut learners = take_best(sight, &mut ranked, seats, voters.clone()).split_off(odd);
     let room = (sight.state.settings.managers as usize).saturating_sub(seats);
     learners.extend(lost_learners.into_iter().take(room));
     Chosen { voters, learners }
 }
 
+/// Fills `taken` up to `seats`, rank by rank, the best of a rank beside those taken first.
+fn take_best<'a>(sight: &Sight, from: &mut Vec<(u8, &'a NodeRecord)>, seats: usize, mut taken: Vec<&'a NodeRecord>) -> Vec<&'a NodeRecord> {
+    while taken.len() < seats {
+        let worth = |node: &NodeRecord| score::points(sight, node) - score::crowding(node, &taken);
+        let best = from.iter().enumerate().min_by_key(|(_, (rank, n))| (*rank, -worth(n), n.joined_ms, n.id));
+        let Some(best) = best.map(|(place, _)| place) else { break };
+        taken.push(from.swap_remove(best).1);
+    }
+    taken
+}
+
+/// The place of a voter that gives way, and to whom. Neither the leader does nor whom a person chose; and all is calm.
+fn swap<'a>(sight: &Sight, voters: &[&'a NodeRecord], able: &[&'a NodeRecord], wish: Wish) -> Option<(usize, &'a NodeRecord)> {
+    let calm_since = sight.observed.voters_since()?;
+    let votes = |n: &NodeRecord| sight.is_ready(n) && n.member.is_some_and(|m| sight.membership.voters.contains(&m));
+    let calm = calm_since + sight.swap_after_ms <= sight.now.mono && voters.len() == sight.membership.voters.len();
+    if wish.is_some() || !calm || !voters.iter().all(|n| votes(n)) {
+        return None;
+    }
+    let now = score::worth(sight, voters);
+    let steady = |n: &&&NodeRecord| sight.stamp_ms().saturating_sub(n.since_ms) >= sight.swap_after_ms;
+    let mut best = None;
+    for better in able.iter().filter(|n| !votes(n)).filter(steady) {
+        let enough = if better.member.is_some() { score::STILL_BETTER } else { score::CLEARLY_BETTER };
+        for worse in 0..voters.len() {
+            if voters[worse].id == sight.me || voters[worse].preference.is_some() {
+                continue;
+            }
+            let mut set = voters.to_vec();
+            set[worse] = better;
+            let gain = score::worth(sight, &set) - now;
+            if gain >= enough && best.is_none_or(|(most, _, _)| gain > most) {
+                best = Some((gain, worse, *better));
+            }
+        }
+    }
+    best.map(|(_, worse, better)| (worse, better))
+}
+
+fn can_succeed(sight: &Sight, node: &NodeRecord) -> bool {
+    node.id != sight.me && sight.is_ready(node) && node.member.is_some_and(|m| sight.membership.voters.contains(&m))
+}
+
 /// This leader is not to stay one: hand over to a ready voter.
 fn hand_on(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) {
-    let able = |n: &&NodeRecord| sight.is_ready(n) && n.member.is_some_and(|m| sight.membership.voters.contains(&m));
-    let heir = chosen.all().filter(able).filter_map(|n| n.member).find(|m| (sight.caught_up)(*m));
+    let able = chosen.all().filter(|n| can_succeed(sight, n));
+    let heir = able.filter_map(|n| n.member).find(|m| (sight.caught_up)(*m));
     decisions.extend(heir.map(Decision::Transfer));
 }
 
-fn next_change(sight: &Sight, chosen: &Chosen, my_seat: Option<MemberId>, decisions: &mut Vec<Decision>) -> Option<Change> {
+fn next_change(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) -> Option<Change> {
     let group = sight.membership;
     // Seats first: everybody chosen becomes at least a learner.
     for node in chosen.all().filter(|n| sight.is_ready(n)) {
@@ -122,7 +200,7 @@ fn next_change(sight: &Sight, chosen: &Chosen, my_seat: Option<MemberId>, decisi
     let want: Vec<MemberId> = chosen.voters.iter().filter_map(|n| n.member).filter(|m| group.contains(*m)).collect();
     let joins: Vec<MemberId> = want.iter().copied().filter(|m| !group.voters.contains(m)).collect();
     let leaves: Vec<MemberId> = group.voters.iter().copied().filter(|m| !want.contains(m)).collect();
-    let complete = want.len() == chosen.voters.len() && my_seat.is_some_and(|m| want.contains(&m));
+    let complete = !want.is_empty() && want.len() == chosen.voters.len();
     if complete && (!joins.is_empty() || !leaves.is_empty()) {
         let able = |m: &MemberId| (sight.caught_up)(*m) && sight.state.node_of_member(*m).is_some_and(|n| sight.is_ready(n));
         if !joins.iter().all(able) {

@@ -10,9 +10,11 @@ mod liveness;
 mod members;
 mod observed;
 pub mod placement;
+pub mod score;
 mod services;
 
 pub use changes::changes;
+pub use members::partner;
 pub use observed::{CallKey, Found, Known, Observed};
 pub use services::{TASKS_MOVE_AFTER_MS, Unplaced, unplaced};
 
@@ -34,6 +36,7 @@ pub struct Sight<'a> {
     pub me: NodeId,
     pub now: Now,
     pub lost_after_ms: u64,
+    pub swap_after_ms: u64,
     pub has_provider: bool,
     /// Whether this member holds nearly all of the log.
     pub caught_up: &'a dyn Fn(MemberId) -> bool,

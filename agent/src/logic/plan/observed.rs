@@ -73,6 +73,10 @@ pub struct Observed {
     ailing: BTreeMap<NodeId, u64>,
     /// Instances the provider bills that the state had no live record of.
     strays: Vec<(OperationId, String)>,
+    round_trips: BTreeMap<NodeId, u32>,
+    /// The voters as this leader sees them, and since when they are these.
+    voters: Vec<MemberId>,
+    voters_since: u64,
     next_call: u64,
 }
 
@@ -101,6 +105,27 @@ impl Observed {
 
     pub fn is_unreachable(&self, node: NodeId) -> bool {
         self.unreachable.contains(&node)
+    }
+
+    /// How long a node's reports take to be answered, by its own word.
+    pub fn took(&mut self, node: NodeId, round_trip_ms: u32) {
+        self.round_trips.insert(node, round_trip_ms);
+    }
+
+    pub fn round_trip_ms(&self, node: NodeId) -> Option<u32> {
+        self.round_trips.get(&node).copied()
+    }
+
+    /// Looks at the voters before each plan.
+    pub fn watch_voters(&mut self, voters: Vec<MemberId>, now: u64) {
+        if self.voters != voters {
+            (self.voters, self.voters_since) = (voters, now);
+        }
+    }
+
+    /// Since when the voters are the ones they are; none before the first look.
+    pub fn voters_since(&self) -> Option<u64> {
+        (!self.voters.is_empty()).then_some(self.voters_since)
     }
 
     pub fn is_under_way(&self, key: CallKey) -> bool {
@@ -193,6 +218,7 @@ impl Observed {
     pub fn watch(&mut self, state: &State, now: u64) {
         let ails = |node: &NodeId| state.nodes.get(node).is_some_and(|n| matches!(n.state, NodeState::Lost | NodeState::Joining));
         self.ailing.retain(|node, _| ails(node));
+        self.round_trips.retain(|node, _| state.nodes.contains_key(node));
         for node in state.nodes.keys().filter(|node| ails(node)) {
             self.ailing.entry(*node).or_insert(now);
         }

@@ -35,6 +35,8 @@ pub(super) struct Contact {
     silent: BTreeMap<NodeId, u64>,
     next_report: u64,
     asked_at: Option<u64>,
+    /// Of the reports, smoothed: the first one to a leader includes the handshake.
+    round_trip_ms: Option<u32>,
 }
 
 /// A failure to reach a node counts as silence this long.
@@ -93,8 +95,13 @@ impl Replica {
         removed: Vec<NodeId>,
         orders: Orders,
     ) {
-        self.contact.asked_at = None;
+        let asked_at = self.contact.asked_at.take();
         if leader.is_some() {
+            if let Some(asked_at) = asked_at {
+                let took = u32::try_from(self.now.mono - asked_at).unwrap_or(u32::MAX);
+                let before = self.contact.round_trip_ms.unwrap_or(took);
+                self.contact.round_trip_ms = Some(before - before / 4 + took / 4);
+            }
             // Whoever only knows who leads names no managers, and has no orders to give.
             if !managers.is_empty() {
                 self.handle_orders(orders);
@@ -157,6 +164,7 @@ impl Replica {
             commands_known: KINDS_KNOWN,
             member: self.consensus.as_ref().map(|c| c.member()),
             tasks: self.tell_tasks(),
+            round_trip_ms: self.contact.round_trip_ms,
         };
         self.effects.push_back(Effect::Report { report, try_in_order: self.addresses_to_try() });
     }

@@ -38,6 +38,13 @@ pub(super) struct Leading {
     wanted: Vec<Command>,
 }
 
+impl Leading {
+    /// A node's reports take this long to be answered.
+    pub(super) fn took(&mut self, node: NodeId, round_trip_ms: u32) {
+        self.observed.took(node, round_trip_ms);
+    }
+}
+
 impl Replica {
     pub(super) fn check_leadership(&mut self) {
         let term = self.consensus.as_ref().filter(|c| c.is_leader()).map(|c| c.term());
@@ -78,6 +85,9 @@ impl Replica {
         leading.plan_soon = false;
         leading.planned_at = self.now.mono;
         leading.observed.watch(&self.state, self.now.mono);
+        if let Some(consensus) = &self.consensus {
+            leading.observed.watch_voters(consensus.membership().voters, self.now.mono);
+        }
         let wanted = std::mem::take(&mut leading.wanted);
         let mut decisions = self.with_sight(plan::decide).unwrap_or_default();
         decisions.extend(wanted.into_iter().chain(self.own_news()).chain(self.own_update()).map(Decision::Propose));
@@ -333,6 +343,7 @@ impl Replica {
             me: self.config.node,
             now: self.now,
             lost_after_ms: self.config.timings.lost_after_ms,
+            swap_after_ms: self.config.timings.swap_after_ms,
             has_provider: self.config.has_provider,
             caught_up: &caught_up,
         }))

@@ -88,11 +88,20 @@ pub struct Timings {
     pub election_min_ms: u64,
     pub election_max_ms: u64,
     pub lost_after_ms: u64,
+    /// A better node takes a voter's seat after it was ready, and the voters the same, for this long.
+    pub swap_after_ms: u64,
 }
 
 impl Default for Timings {
     fn default() -> Timings {
-        Timings { heartbeat_ms: 200, election_min_ms: 1000, election_max_ms: 2000, lost_after_ms: crate::model::limits::LOST_AFTER_MS }
+        use crate::model::limits::{LOST_AFTER_MS, SWAP_AFTER_MS};
+        Timings {
+            heartbeat_ms: 200,
+            election_min_ms: 1000,
+            election_max_ms: 2000,
+            lost_after_ms: LOST_AFTER_MS,
+            swap_after_ms: SWAP_AFTER_MS,
+        }
     }
 }
 

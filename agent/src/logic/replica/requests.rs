@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::{
-    logic::{raft::NotProposed, state::Outcome, token},
+    logic::{plan, raft::NotProposed, state::Outcome, token},
     model::{
         codec,
         command::{Command, Joiner, Proposal},
@@ -111,6 +111,15 @@ impl Replica {
                 };
                 Command::NodeDrain { node, drain }
             }
+            Op::NodePrefer { node: text, role } => {
+                let Some(node) = self.state.find_node(&text).map(|n| n.id) else {
+                    return self.refuse(ticket, "not_found", format!("no node `{text}`"));
+                };
+                if let Some(Err(why)) = self.with_sight(|sight| plan::partner(sight, node, role)) {
+                    return self.refuse(ticket, "no_partner", why);
+                }
+                Command::NodePrefer { node, role }
+            }
         };
         self.propose_for(ticket, Some(id), fence, command, token);
     }
@@ -171,12 +180,15 @@ impl Replica {
         if !tasks.is_empty() {
             self.propose_soon(Command::TaskSeen { node: report.node, tasks });
         }
-        let reporter = report.node;
+        let (reporter, round_trip_ms) = (report.node, report.round_trip_ms);
         if !same {
             let Report { node, address, cpus, memory, commands_known, .. } = report;
             self.propose_soon(Command::NodeUpdate { node, address, cpus, memory, commands_known });
         }
         self.heard(reporter);
+        if let (Some(leading), Some(ms)) = (&mut self.leading, round_trip_ms) {
+            leading.took(reporter, ms);
+        }
         if !self.leads_settled() {
             // It may not know yet what earlier leaders ordered: no answer is better than one that ends tasks.
             let answer = self.unavailable();

@@ -8,7 +8,7 @@ use crate::model::{
     command::{Command, Proposal},
     ids::{MemberId, NodeId},
     limits::NODES_MAX,
-    node::{NodeState, is_address},
+    node::{NodeState, Role, is_address},
     settings::{Settings, SettingsChange},
 };
 
@@ -62,6 +62,7 @@ impl State {
     }
 
     fn carry_out(&mut self, index: u64, command: Command) -> Outcome {
+        self.kinds_in_use = self.kinds_in_use.max(command.kind());
         match command {
             Command::Scale(nodes) => self.scale(nodes),
             Command::Configure(change) => self.configure(&change),
@@ -85,10 +86,8 @@ impl State {
             Command::Launch { ordinal, .. } => self.launch(index, ordinal),
             Command::InstanceSeen { operation, id, address, state, problem } => self.instance_seen(operation, id, address, state, &problem),
             Command::Leading(node) => self.leading(node),
-            scripted => {
-                self.kinds_in_use = self.kinds_in_use.max(2);
-                self.carry_out_scripted(index, scripted)
-            }
+            Command::NodePrefer { node, role } => self.node_prefer(node, role),
+            scripted => self.carry_out_scripted(index, scripted),
         }
     }
 
@@ -229,6 +228,20 @@ impl State {
             // One that is not there is told when it is.
             _ => Outcome::Done,
         }
+    }
+
+    fn node_prefer(&mut self, id: NodeId, role: Role) -> Outcome {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Outcome::refused("not_found", format!("no node {id}"));
+        };
+        if role == Role::Manager && node.admitted == Role::Worker {
+            return Outcome::refused("denied", format!("node {} joined with a worker's token and never votes", node.name));
+        }
+        if node.preference.replace(role) != Some(role) {
+            let name = node.name.clone();
+            self.event("node.preferred", &name, &format!("is to be a {}", role.as_str()));
+        }
+        Outcome::Done
     }
 
     fn member_assign(&mut self, id: NodeId) -> Outcome {

@@ -32,6 +32,7 @@ pub(super) fn record(joiner: Joiner, admitted: Role, stamp_ms: u64) -> NodeRecor
         since_ms: stamp_ms,
         seated: false,
         drained: false,
+        preference: None,
         leaving: false,
     }
 }

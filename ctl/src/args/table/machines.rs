@@ -56,6 +56,22 @@ pub const SPECS: &[Spec] = &[
         parse: |w| Ok(Command::NodeDrain { node: w.required(0), off: w.switch("off"), wait: !w.switch("no-wait") }),
     },
     Spec {
+        words: &["node", "promote"],
+        operands: &[needs("NODE")],
+        flags: &[],
+        summary: "make a node a manager, now and in future",
+        about: "It takes the seat of another manager, which becomes a worker. Exits 1 if none can give way. The cluster\nchooses its managers by itself; this is for when you know better.",
+        parse: |w| Ok(Command::NodePrefer { node: w.required(0), role: Role::Manager }),
+    },
+    Spec {
+        words: &["node", "demote"],
+        operands: &[needs("NODE")],
+        flags: &[],
+        summary: "make a node a worker, now and in future",
+        about: "Another node takes its seat. Exits 1 if none can.",
+        parse: |w| Ok(Command::NodePrefer { node: w.required(0), role: Role::Worker }),
+    },
+    Spec {
         words: &["node", "rm"],
         operands: &[needs("NODE")],
         flags: &[],
