@@ -9,7 +9,7 @@ use crate::out::Out;
 use crate::render::{json, plain};
 use agent::drivers::script::HostOps;
 use proto::v1::{self, read_reply, read_request, write_request};
-use serde_json::{Value, json};
+use serde_json::Value;
 use smol::lock::Mutex;
 use std::cell::RefCell;
 use std::io::{self, BufRead as _, IsTerminal as _};
@@ -67,7 +67,7 @@ impl Ops {
             "cluster.destroy" => steps::destroy(&mut project).await.map(|()| Value::Null),
             "cluster.nodes" => Ok(status(&mut project).await?.nodes.iter().map(json::node).collect()),
             "cluster.leader" => Ok(status(&mut project).await?.nodes.iter().find(|n| n.leader).map_or(Value::Null, json::node)),
-            "cluster.services" => Ok(json!([])),
+            "cluster.services" => Ok(status(&mut project).await?.services.iter().map(json::service).collect()),
             "key.get" | "key.set" | "key.delete" => key(&mut project, op, args).await,
             other => Err(Failure::broke(format!("`{other}` does not work in client.js"))),
         }

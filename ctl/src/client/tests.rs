@@ -3,9 +3,9 @@
 use super::*;
 use crate::out::now_ms;
 use agent::drivers::pki::{Authority, check_csr};
-use proto::v1::disco_server::Disco;
+use proto::v1::{self, disco_server::Disco, write_request};
 use proto::{Listener, Routes, ServerLimits};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -16,6 +16,8 @@ use tonic::Request;
 pub struct FalseNode {
     answers: Arc<Mutex<VecDeque<Result<u64, Status>>>>,
     asked: Arc<Mutex<Vec<(u64, u64)>>>,
+    /// What plans and expressions are answered, in order.
+    scripted: Arc<Mutex<VecDeque<Result<&'static str, Status>>>>,
     /// Signs administrators, if it is there.
     pub authority: Arc<Mutex<Option<Authority>>>,
 }
@@ -38,10 +40,12 @@ impl Disco for FalseNode {
         Err(Status::unimplemented("not here"))
     }
     async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
-        Err(Status::unimplemented("not here"))
+        let change = |subject: &str| v1::PlannedChange { sign: "+".into(), subject: subject.into(), ..Default::default() };
+        self.next_scripted().map(|subject| Response::new(v1::PlanReply { changes: vec![change(subject)], error: String::new() }))
     }
-    async fn eval(&self, _: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
-        Err(Status::unimplemented("not here"))
+    async fn eval(&self, request: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
+        assert!(request.metadata().contains_key("grpc-timeout"), "it may take longer than other requests");
+        self.next_scripted().map(|value| Response::new(v1::EvalReply { value: value.into(), error: String::new() }))
     }
     async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         Err(Status::unimplemented("not here"))
@@ -57,6 +61,19 @@ impl Disco for FalseNode {
             ..Default::default()
         }))
     }
+}
+
+impl FalseNode {
+    fn next_scripted(&self) -> Result<&'static str, Status> {
+        self.scripted.lock().unwrap().pop_front().expect("not asked more often than told")
+    }
+}
+
+/// A refusal with the code that nodes give programs.
+fn coded(status: Status, code: &'static str) -> Status {
+    let mut status = status;
+    status.metadata_mut().insert("disco-code", code.parse().unwrap());
+    status
 }
 
 fn scale() -> write_request::Op {
@@ -96,6 +113,28 @@ fn a_write_is_retried_elsewhere_under_the_same_name() {
         let me = asked[0].0;
         assert_eq!(asked, [(me, 1), (me, 1), (me, 1), (me, 2)]);
         assert_eq!(client.good, 1, "the door that answered is asked first");
+    });
+}
+
+#[test]
+fn an_expression_is_evaluated_once_whatever_becomes_of_the_answer() {
+    with_node(vec![], async |client, node| {
+        let busy = || Err(coded(Status::resource_exhausted("too much to do"), "busy"));
+        *node.scripted.lock().unwrap() = [busy(), busy(), Ok("2")].into();
+        assert_eq!(client.eval("1 + 1").await.unwrap().value, "2", "who was not let in may ask again");
+        let lost = Err(coded(Status::unavailable("this node is no longer the leader; ask again"), "unavailable"));
+        *node.scripted.lock().unwrap() = [lost, Ok("never asked")].into();
+        let error = client.eval("1 + 1").await.expect_err("it may have been evaluated");
+        assert_eq!(error.failure("cannot evaluate").in_one_line(), "cannot evaluate: this node is no longer the leader; ask again");
+        assert_eq!(node.scripted.lock().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_plan_is_asked_for_until_there_is_one() {
+    with_node(vec![], async |client, node| {
+        *node.scripted.lock().unwrap() = [Err(Status::unavailable("no leader now")), Ok("service web")].into();
+        assert_eq!(client.plan(HashMap::new()).await.unwrap().changes[0].subject, "service web");
     });
 }
 

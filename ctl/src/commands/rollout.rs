@@ -186,11 +186,11 @@ fn short_of(service: &v1::Service, progress: &Progress, still: Duration) -> Fail
 /// What counts while waiting.
 #[derive(Debug, PartialEq, Eq)]
 struct Progress {
-    /// Up, and of the newest version.
+    /// Up, and of the newest version, on nodes that are there.
     new: u32,
-    /// Wanted, but of an older one.
+    /// Wanted there, but of an older one.
     old: u32,
-    /// Not wanted any more and not ended yet, on nodes that are there.
+    /// Not wanted there any more, and not ended yet.
     ending: u32,
 }
 
@@ -199,8 +199,8 @@ impl Progress {
         let count = |is: &dyn Fn(&v1::Task) -> bool| u32::try_from(service.tasks.iter().filter(|t| is(t)).count()).unwrap_or(u32::MAX);
         let lost = |t: &v1::Task| nodes.iter().any(|n| n.id == t.node && n.state == "lost");
         Progress {
-            new: count(&|t| t.wanted && t.version == service.version && matches!(t.state.as_str(), "running" | "exited")),
-            old: count(&|t| t.wanted && t.version != service.version),
+            new: count(&|t| t.wanted && t.version == service.version && matches!(t.state.as_str(), "running" | "exited") && !lost(t)),
+            old: count(&|t| t.wanted && t.version != service.version && !lost(t)),
             ending: count(&|t| !t.wanted && !matches!(t.state.as_str(), "exited" | "failed") && !lost(t)),
         }
     }
@@ -247,8 +247,10 @@ mod tests {
         status.services = vec![samples::service("web", 2, "done", &[("running", 2, true), ("exited", 2, true)])];
         let seen = watch.look(&status, &names());
         assert_eq!((seen.lines, seen.settled), (vec!["web 2/2 running".to_owned()], true));
-        status.services = vec![samples::service("web", 2, "done", &[("running", 2, true), ("exited", 2, true), ("stopping", 2, false)])];
-        status.nodes.iter_mut().for_each(|n| n.state = "lost".into());
+        let mut service = samples::service("web", 2, "done", &[("running", 2, true), ("exited", 2, true), ("stopping", 2, false)]);
+        service.tasks[2].node = status.nodes[1].id.clone();
+        status.services = vec![service];
+        assert_eq!(status.nodes[1].state, "lost");
         assert!(watch.look(&status, &names()).settled, "nobody waits for a lost node");
     }
 

@@ -32,7 +32,8 @@ pub async fn inspect(mut desk: Desk, name: &str, stale: bool) -> Result<Exit, Fa
 
 pub async fn scale(desk: Desk, name: String, replicas: u32, wait: bool) -> Result<Exit, Failure> {
     let op = write_request::Op::ServiceScale(v1::ServiceScale { name: name.clone(), replicas });
-    change(desk, name.clone(), op, wait, &format!("cannot scale service `{name}`"), &format!("service {name} is scaled to {replicas}")).await
+    change(desk, name.clone(), op, wait, &format!("cannot scale service `{name}`"), &format!("service {name} is scaled to {replicas}"))
+        .await
 }
 
 pub async fn restart(desk: Desk, name: String, wait: bool) -> Result<Exit, Failure> {
@@ -42,7 +43,8 @@ pub async fn restart(desk: Desk, name: String, wait: bool) -> Result<Exit, Failu
 
 pub async fn rollback(desk: Desk, name: String, wait: bool) -> Result<Exit, Failure> {
     let op = write_request::Op::ServiceRollback(v1::ServiceName { name: name.clone() });
-    change(desk, name.clone(), op, wait, &format!("cannot roll back service `{name}`"), &format!("service {name} is what it was before")).await
+    change(desk, name.clone(), op, wait, &format!("cannot roll back service `{name}`"), &format!("service {name} is what it was before"))
+        .await
 }
 
 async fn change(mut desk: Desk, name: String, op: write_request::Op, wait: bool, cannot: &str, words: &str) -> Result<Exit, Failure> {

@@ -33,6 +33,7 @@ pub fn node(node: &v1::Node) -> Value {
         "labels": labels,
         "instance": node.instance,
         "joined_ms": node.joined_ms,
+        "since_ms": node.since_ms,
         "reason": some(&node.reason),
         "preference": some(&node.preference),
     })
@@ -146,9 +147,9 @@ mod tests {
             "leader": "0000000000000001",
             "nodes": [
                 { "id": "0000000000000001", "name": "n1", "address": "127.80.3.1:5080", "role": "manager", "state": "ready", "leader": true,
-                  "cpus": 2, "memory": 1073741824u64, "labels": {}, "instance": "i-1", "joined_ms": 1000, "reason": null, "preference": null },
+                  "cpus": 2, "memory": 1073741824u64, "labels": {}, "instance": "i-1", "joined_ms": 1000, "since_ms": 0, "reason": null, "preference": null },
                 { "id": "0000000000000002", "name": "n2", "address": "127.80.3.2:5080", "role": "manager", "state": "lost", "leader": false,
-                  "cpus": 2, "memory": 1073741824u64, "labels": {}, "instance": "i-2", "joined_ms": 2000, "reason": "silent for 5 s", "preference": null },
+                  "cpus": 2, "memory": 1073741824u64, "labels": {}, "instance": "i-2", "joined_ms": 2000, "since_ms": 50000, "reason": "silent for 5 s", "preference": null },
             ],
             "instances": [
                 { "id": "i-2", "address": "127.80.3.2", "private_address": "127.80.3.2", "state": "stopped", "desired": "running",

@@ -148,6 +148,7 @@ pub mod samples {
             instance: Some(format!("i-{n}")),
             member: n,
             joined_ms: 1_000 * n,
+            since_ms: if state == "lost" { 50_000 } else { 0 },
             reason: if state == "lost" { "silent for 5 s".into() } else { String::new() },
             ..Default::default()
         };

@@ -7,6 +7,24 @@ use std::fmt::Write as _;
 /// Addresses of one service shown in a table; `service inspect` shows all.
 const ADDRESSES_SHOWN: usize = 3;
 
+/// Services shown where there is more to show; `service ls` shows all.
+const SCREEN_MAX: usize = 12;
+
+/// Services for the one screen: what needs a look first, the rest counted.
+pub fn screen(services: &[v1::Service], nodes: &[v1::Node], paint: Paint) -> String {
+    let well = |s: &v1::Service| s.roll == "done" && s.running == s.desired && s.unplaced.is_empty();
+    let mut ordered: Vec<v1::Service> = services.to_vec();
+    if ordered.len() > SCREEN_MAX {
+        ordered.sort_by_key(well);
+        ordered.truncate(SCREEN_MAX);
+    }
+    let mut text = table(&ordered, nodes, paint);
+    if services.len() > SCREEN_MAX {
+        let _ = writeln!(text, "{}", paint.dim(&format!("and {} more: `disco service ls`", services.len() - SCREEN_MAX)));
+    }
+    text
+}
+
 /// Services, a line each.
 pub fn table(services: &[v1::Service], nodes: &[v1::Node], paint: Paint) -> String {
     let mut table = Table::new(&["SERVICE", "RUNNING", "VERSION", "ADDRESSES", "NOTE"]);
@@ -148,6 +166,16 @@ web      1/2      2        127.80.3.1:41001  scaled by hand; update stopped: tas
         let many: Vec<_> = std::iter::repeat_n(("running", 2, true), 5).collect();
         let service = samples::service("web", 5, "done", &many);
         assert!(table(&[service], &[], Paint::off()).contains("127.80.3.1:41001 127.80.3.1:41002 127.80.3.1:41003 +2\n"));
+    }
+
+    #[test]
+    fn one_screen_shows_what_needs_a_look_and_counts_the_rest() {
+        let mut services: Vec<_> = (0..20).map(|n| samples::service(&format!("s{n}"), 1, "done", &[("running", 2, true)])).collect();
+        services[17].roll = "going".into();
+        let text = screen(&services, &[], Paint::off());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[13]), (14, "and 8 more: `disco service ls`"));
+        assert!(lines[1].starts_with("s17 ") && lines[2].starts_with("s0 "), "{text}");
     }
 
     #[test]

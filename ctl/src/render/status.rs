@@ -13,7 +13,7 @@ pub fn screen(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
     text.push_str(&nodes(status, now_ms, paint));
     if !status.services.is_empty() {
         text.push('\n');
-        text.push_str(&services::table(&status.services, &status.nodes, paint));
+        text.push_str(&services::screen(&status.services, &status.nodes, paint));
     }
     if !status.instances.is_empty() {
         text.push('\n');
@@ -66,9 +66,14 @@ pub fn nodes(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
             "ready" => "",
             _ => node.reason.as_str(),
         };
-        table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, node.joined_ms), &tasks(node), note]);
+        table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, since(node)), &tasks(node), note]);
     }
     table.render(|h| paint.dim(h), |column, cell| if column == 4 { paint.state(cell) } else { cell.to_owned() })
+}
+
+/// A node of a build that does not say so yet tells when it joined.
+fn since(node: &v1::Node) -> u64 {
+    if node.since_ms == 0 { node.joined_ms } else { node.since_ms }
 }
 
 pub fn instances(instances: &[v1::Instance], nodes: &[v1::Node], paint: Paint) -> String {
@@ -94,7 +99,7 @@ pub fn node(node: &v1::Node, now_ms: u64, paint: Paint) -> String {
     if !node.preference.is_empty() {
         field("wanted", format!("{}, by hand", plain(&node.preference)));
     }
-    field("state", paint.state(&plain(&node.state)));
+    field("state", format!("{}, for {}", paint.state(&plain(&node.state)), age(now_ms, since(node))));
     if !node.reason.is_empty() {
         field("reason", plain(&node.reason));
     }
@@ -131,7 +136,7 @@ cluster lab 00000000: leader n1, 1 of 3 nodes ready, 2 managers
 
 NODE  ID        ADDRESS          ROLE     STATE  SINCE  TASKS
 n1    00000000  127.80.3.1:5080  manager  ready  61s    2      leader
-n2    00000000  127.80.3.2:5080  manager  lost   60s    0      silent for 5 s
+n2    00000000  127.80.3.2:5080  manager  lost   12s    0      silent for 5 s
 
 SERVICE  RUNNING  VERSION  ADDRESSES                          NOTE
 web      2/2      2        127.80.3.1:41001 127.80.3.1:41002

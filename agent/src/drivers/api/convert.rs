@@ -341,6 +341,7 @@ fn node(record: NodeRecord, leader: Option<NodeId>, voters: &[MemberId]) -> v1::
         instance: record.instance,
         member: record.member.map_or(0, |member| member.0),
         joined_ms: record.joined_ms,
+        since_ms: record.since_ms,
         reason: record.reason,
         preference: record.preference.map(|role| role.as_str().into()).unwrap_or_default(),
     }

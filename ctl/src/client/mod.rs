@@ -4,22 +4,20 @@
 //! applies it twice. That makes every failure of the way (refused, lost, busy, no leader) worth another try; an answer
 //! of "no" is not.
 
+mod requests;
+
 use crate::context::{Context, Identity};
 use crate::message::Failure;
 use agent::model::limits;
-use proto::v1::{self, disco_client::DiscoClient, read_reply, read_request, write_request};
+use proto::v1::disco_client::DiscoClient;
 use proto::{Channel, ChannelLimits, Spawner};
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Response, Status};
 
 /// One attempt at one address. A frozen node must not eat the whole limit.
 const ATTEMPT_MAX: Duration = Duration::from_secs(4);
-/// One attempt at what runs a script, which may take its time: a little more than the node itself gives it.
-const PLAN_MAX: Duration = Duration::from_secs(130);
-const EVAL_MAX: Duration = Duration::from_secs(310);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 
@@ -168,101 +166,6 @@ impl Client {
         (0..count).map(|turn| self.doors[(self.good + turn) % count].address.clone()).collect()
     }
 
-    /// Changes something; applied once, however often it is tried.
-    ///
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn write(&mut self, op: write_request::Op) -> Result<v1::WriteReply, CallError> {
-        self.sequence += 1;
-        let request = v1::WriteRequest { client: self.client, sequence: self.sequence, op: Some(op) };
-        self.call(|mut grpc| {
-            let request = request.clone();
-            async move { grpc.write(request).await }
-        })
-        .await
-    }
-
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn read(&mut self, stale: bool, query: read_request::Query) -> Result<read_reply::Result, CallError> {
-        let request = v1::ReadRequest { stale, query: Some(query) };
-        let reply = self
-            .call(|mut grpc| {
-                let request = request.clone();
-                async move { grpc.read(request).await }
-            })
-            .await?;
-        reply.result.ok_or_else(|| CallError::Refused { code: Code::Internal, why: "the node sent an empty answer".into() })
-    }
-
-    /// # Errors
-    /// As [`Client::read`].
-    pub async fn status(&mut self, stale: bool) -> Result<v1::Status, CallError> {
-        match self.read(stale, read_request::Query::Status(v1::StatusQuery {})).await? {
-            read_reply::Result::Status(status) => Ok(status),
-            _ => Err(mismatched()),
-        }
-    }
-
-    /// Opens a stream of answers: one now, one after each change.
-    ///
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn watch(&mut self, query: read_request::Query) -> Result<Streaming<v1::ReadReply>, CallError> {
-        let request = v1::ReadRequest { stale: false, query: Some(query) };
-        self.call(|mut grpc| {
-            let request = request.clone();
-            async move { grpc.watch(request).await }
-        })
-        .await
-    }
-
-    /// What applying these modules would change. Asking twice does no harm.
-    ///
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn plan(&mut self, files: HashMap<String, String>) -> Result<v1::PlanReply, CallError> {
-        self.call_for(PLAN_MAX, worth_another_try, |mut grpc| {
-            let request = slow(v1::PlanRequest { files: files.clone() }, PLAN_MAX);
-            async move { grpc.plan(request).await }
-        })
-        .await
-    }
-
-    /// Evaluates an expression on the leader, once: what it does may not bear being done again.
-    ///
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn eval(&mut self, expression: &str) -> Result<v1::EvalReply, CallError> {
-        self.call_for(EVAL_MAX, was_not_taken, |mut grpc| {
-            let request = slow(v1::EvalRequest { expression: expression.to_owned() }, EVAL_MAX);
-            async move { grpc.eval(request).await }
-        })
-        .await
-    }
-
-    /// Opens a stream of a service's lines.
-    ///
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn logs(&mut self, request: &v1::LogsRequest) -> Result<Streaming<v1::LogLine>, CallError> {
-        self.call(|mut grpc| {
-            let request = request.clone();
-            async move { grpc.logs(request).await }
-        })
-        .await
-    }
-
-    /// # Errors
-    /// Refused, or nobody answered within the patience.
-    pub async fn issue_admin(&mut self, csr: Vec<u8>) -> Result<v1::IssueAdminReply, CallError> {
-        self.call(|mut grpc| {
-            let request = v1::IssueAdminRequest { csr: csr.clone() };
-            async move { grpc.issue_admin(request).await }
-        })
-        .await
-    }
-
     /// The next call begins at another door.
     pub fn turn_away(&mut self) {
         if !self.doors.is_empty() {
@@ -338,19 +241,6 @@ fn worth_another_try(status: &Status) -> bool {
     let limit = status.metadata().get("disco-code").is_some_and(|code| code == "limit");
     let passing = [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
     passing.contains(&status.code()) && !limit
-}
-
-/// Nothing of it was begun.
-fn was_not_taken(status: &Status) -> bool {
-    let code = status.metadata().get("disco-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
-    status.message().starts_with("cannot reach ") || matches!(code, "busy" | "elsewhere" | "not_a_manager")
-}
-
-/// A request that may take longer than others.
-fn slow<T>(message: T, limit: Duration) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
-    request.set_timeout(limit);
-    request
 }
 
 /// The node answered something else than was asked.
