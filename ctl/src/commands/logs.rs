@@ -1,14 +1,15 @@
 //! `disco logs SERVICE`: what its tasks print, of all nodes, by time.
 //!
-//! Whoever follows wants to go on when the node that answers goes away. The next one is asked for the last moments
-//! again, and each task's lines up to where we were, which their place in the log tells, are passed over.
+//! Whoever follows wants to go on when a node goes away: the one that answers, or one whose lines it merges. Somebody is
+//! asked for the last moments again, and each task's lines up to where we were, which their place in the log tells, are
+//! passed over.
 
 use super::{Desk, service};
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
 use crate::render::{Paint, json, services::name_of};
 use proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ const CANNOT: &str = "cannot show the logs";
 /// Asked for again after a lost connection: nodes' clocks differ, and a slow node's lines come late.
 const AGAIN_MS: u64 = 30_000;
 const PAUSE: Duration = Duration::from_millis(500);
+/// A node that could not be read is tried again this often.
+const PAUSE_MISSING: Duration = Duration::from_secs(2);
 
 /// `since_ms`: how long ago.
 pub fn question(service: String, task: Option<String>, follow: bool, since_ms: Option<u64>, tail: Option<u32>) -> v1::LogsRequest {
@@ -32,18 +35,24 @@ pub async fn run(mut desk: Desk, request: v1::LogsRequest) -> Result<Exit, Failu
     let status = desk.client.status(false).await.map_err(|e| e.failure(CANNOT))?;
     check(&status, &request)?;
     desk.remember(&status).await;
-    let mut printer = Printer { nodes: status.nodes, seen: Seen::default(), width: 0 };
+    let mut printer = Printer { nodes: status.nodes, seen: Seen::default(), missing: BTreeSet::new(), width: 0 };
     let mut ask = request.clone();
     loop {
         match print_all(&mut desk, &ask, &mut printer).await {
             Ok(()) if !request.follow => return Ok(Exit::Done),
             Err(End::Failure(failure)) => return Err(failure),
             Err(End::Lost(why)) if !request.follow => return Err(Failure::no("the logs ended early").because(why)),
-            Ok(()) => {}
-            Err(End::Lost(why)) => desk.out.say(format!("{why}; still trying")),
+            Err(End::NodeMissing) => {
+                async_io::Timer::after(PAUSE_MISSING).await;
+            }
+            other => {
+                if let Err(End::Lost(why)) = other {
+                    desk.out.say(format!("{why}; still trying"));
+                }
+                desk.client.turn_away();
+                async_io::Timer::after(PAUSE).await;
+            }
         }
-        desk.client.turn_away();
-        async_io::Timer::after(PAUSE).await;
         ask = printer.seen.ask_again(&request);
         if let Ok(status) = desk.client.status(false).await {
             printer.nodes = status.nodes;
@@ -66,8 +75,10 @@ fn check(status: &v1::Status, request: &v1::LogsRequest) -> Result<(), Failure> 
 }
 
 enum End {
-    /// The node went away.
+    /// The node that answers went away.
     Lost(String),
+    /// One of those whose lines it merges did.
+    NodeMissing,
     Failure(Failure),
 }
 
@@ -78,8 +89,11 @@ async fn print_all(desk: &mut Desk, request: &v1::LogsRequest, printer: &mut Pri
         match lines.message().await {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => {
-                if printer.seen.is_new(&line) {
+                if printer.seen.is_new(&line) && printer.is_worth_saying(&line) {
                     printer.print(desk, &line).map_err(End::Failure)?;
+                }
+                if line.end == 0 && request.follow {
+                    return Err(End::NodeMissing);
                 }
             }
             Err(status) => return Err(End::Lost(status.message().to_owned())),
@@ -90,11 +104,22 @@ async fn print_all(desk: &mut Desk, request: &v1::LogsRequest, printer: &mut Pri
 struct Printer {
     nodes: Vec<v1::Node>,
     seen: Seen,
+    /// Nodes of which it was said that they cannot be read.
+    missing: BTreeSet<String>,
     /// Of the widest prefix so far.
     width: usize,
 }
 
 impl Printer {
+    /// That a node cannot be read is said once.
+    fn is_worth_saying(&mut self, line: &v1::LogLine) -> bool {
+        if line.end == 0 {
+            return self.missing.insert(line.node.clone());
+        }
+        self.missing.remove(&line.node);
+        true
+    }
+
     fn print(&mut self, desk: &Desk, line: &v1::LogLine) -> Result<(), Failure> {
         if desk.out.json {
             return desk.out.line(&json::log_line(line));

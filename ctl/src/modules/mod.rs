@@ -31,10 +31,10 @@ impl Modules {
     /// There is no cluster.js, an import leads nowhere or out of the folder, or it is too much.
     pub fn collect(context: &Context) -> Result<Modules, Failure> {
         if !Modules::are_there(context) {
-            return Err(Failure::broke(format!("there is no {ENTRY} in {}", context.folder.display()))
+            return Err(Failure::no(format!("there is no {ENTRY} in {}", context.folder.display()))
                 .hint("`disco init` writes a starting folder; `--dir` names another one"));
         }
-        let text = read_file(&context.folder, ENTRY).map_err(|why| Failure::broke(format!("cannot send {ENTRY}")).because(why))?;
+        let text = read_file(&context.folder, ENTRY).map_err(|why| Failure::no(format!("cannot send {ENTRY}")).because(why))?;
         let mut modules = BTreeMap::from([(ENTRY.to_owned(), text)]);
         let mut open = VecDeque::from([ENTRY.to_owned()]);
         while let Some(importer) = open.pop_front() {
@@ -43,7 +43,7 @@ impl Modules {
                     continue;
                 }
                 let refuse = |why: String| {
-                    Failure::broke(format!("cannot send {ENTRY}: an import of {importer} leads nowhere"))
+                    Failure::no(format!("cannot send {ENTRY}: an import of {importer} leads nowhere"))
                         .because(format!("{importer}:{}: import of \"{}\"", import.line, import.specifier))
                         .because(why)
                 };
@@ -92,7 +92,7 @@ impl Modules {
 /// The state has the same bounds; here the file to blame is known.
 fn check(modules: &BTreeMap<String, String>) -> Result<(), Failure> {
     if modules.len() > SCRIPT_MODULES_MAX {
-        return Err(Failure::broke(format!("{ENTRY} imports too much"))
+        return Err(Failure::no(format!("{ENTRY} imports too much"))
             .because(format!("it and its imports are more than {SCRIPT_MODULES_MAX} modules")));
     }
     let bytes: usize = modules.iter().map(|(name, text)| name.len() + text.len()).sum();
@@ -102,7 +102,7 @@ fn check(modules: &BTreeMap<String, String>) -> Result<(), Failure> {
     let mut sizes: Vec<(usize, &str)> = modules.iter().map(|(name, text)| (text.len(), name.as_str())).collect();
     sizes.sort_by_key(|(size, _)| usize::MAX - size);
     let largest: Vec<String> = sizes.iter().take(NAMED).map(|(size, name)| format!("{name} {size}")).collect();
-    Err(Failure::broke(format!("{ENTRY} and its imports take {bytes} bytes, the most is {SCRIPT_SOURCE_BYTES_MAX}"))
+    Err(Failure::no(format!("{ENTRY} and its imports take {bytes} bytes, the most is {SCRIPT_SOURCE_BYTES_MAX}"))
         .because(format!("the largest are, in bytes: {}", largest.join(", ")))
         .hint("values that scripts read belong in keys: `disco kv set`"))
 }
