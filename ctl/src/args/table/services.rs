@@ -81,7 +81,7 @@ pub const SPECS: &[Spec] = &[
         operands: &[],
         flags: &[],
         summary: "evaluate line by line, with history and completion",
-        about: "Each line is an expression as for `disco eval`. Without a terminal, lines are read from standard input.\nCtrl-D ends it.",
+        about: "Each line is an expression as for `disco eval`. Without a terminal, lines are read from standard input.\nA line that begins with a space is not kept in the history. Ctrl-D ends it.",
         parse: |_| Ok(Command::Repl),
     },
 ];

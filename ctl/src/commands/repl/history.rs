@@ -39,8 +39,11 @@ impl HistoryFile {
         lines
     }
 
-    /// At once, so that two sessions lose nothing of each other.
+    /// At once, so that two sessions lose nothing of each other. A line that begins with a space is nobody's business, as in bash.
     pub fn add(&mut self, line: &str) {
+        if line.starts_with(' ') {
+            return;
+        }
         let Some(path) = &self.path else { return };
         if let Some(folder) = path.parent() {
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(history.lines(), Vec::<String>::new());
         (0..=LINES_MAX).for_each(|n| history.add(&format!("line {n}")));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        history.add(" cluster.key('password').set('x')");
         let lines = history.lines();
         assert_eq!((lines.len(), lines.last().map(String::as_str)), (LINES_MAX / 2, Some("line 1000")));
         assert_eq!(history.lines(), lines);
