@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod load;
 pub mod sampler;
 pub mod scenarios;
+pub mod starts;
 pub mod verdict;
 mod watch;
 

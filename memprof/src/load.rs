@@ -121,7 +121,11 @@ pub fn run(address: &str, identity: &Identity, plan: &Plan) -> Result<Report, Lo
     Ok(tally.report(began.elapsed()))
 }
 
-fn tls(identity: &Identity) -> Result<Arc<rustls::ClientConfig>, LoadError> {
+/// What a connection needs to show that it is this administrator's.
+///
+/// # Errors
+/// The identity is no identity.
+pub fn tls(identity: &Identity) -> Result<Arc<rustls::ClientConfig>, LoadError> {
     let wrong = |error: &dyn fmt::Display| LoadError::Identity(error.to_string());
     let mut roots = RootCertStore::empty();
     for ca in CertificateDer::pem_slice_iter(&identity.ca) {

@@ -6,18 +6,29 @@ use memprof::{
     scenarios::{self, Outcome, Scenario},
     verdict::megabytes,
 };
-use std::{error::Error, fs, io::Read, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 const HELP: &str = "\
 memprof: measures Disco against its budgets
 
   memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json]
-      Runs the scenarios (idle, executor, load, leader-changes; all by default) with DIR/disco and DIR/discod.
+      Runs the scenarios (idle, executor, load, leader-changes, tasks, hooks,
+      deploys; all by default) with DIR/disco and DIR/discod.
       Exit 0: every budget was kept; 1: one was passed, or a scenario could not be brought about.
+  memprof starts --bin-dir DIR
+      Starts a task twenty times on an idle cluster and prints how long each took from request to running.
   memprof touch BYTES
       Writes to BYTES of memory, prints `ready` and waits for the end of its input: a process of known size,
       with which memprof is tested itself.
 ";
+
+const STARTS: usize = 20;
 
 struct Options {
     bin_dir: PathBuf,
@@ -28,6 +39,7 @@ struct Options {
 
 enum Command {
     Help,
+    Starts(PathBuf),
     Touch(usize),
     Run(Options),
 }
@@ -39,6 +51,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Ok(Command::Touch(bytes)) => touch(bytes),
+        Ok(Command::Starts(bin_dir)) => starts(&bin_dir),
         Ok(Command::Run(options)) => run(&options),
         Err(error) => {
             complain(&*error);
@@ -62,10 +75,12 @@ fn parse() -> Result<Command, Box<dyn Error>> {
     let mut chosen = Vec::new();
     let mut budgets = Budgets::shipped();
     let mut json = false;
+    let mut only_starts = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Value(word) if word == "touch" => return Ok(Command::Touch(parser.value()?.parse()?)),
+            Value(word) if word == "starts" => only_starts = true,
             Long("bin-dir") => bin_dir = Some(PathBuf::from(parser.value()?)),
             Long("json") => json = true,
             Long("budgets") => budgets = Budgets::parse(&fs::read_to_string(parser.value()?)?)?,
@@ -81,7 +96,17 @@ fn parse() -> Result<Command, Box<dyn Error>> {
         chosen = scenarios::ALL.iter().collect();
     }
     let bin_dir = bin_dir.ok_or("`--bin-dir` is missing")?;
+    if only_starts {
+        return Ok(Command::Starts(bin_dir));
+    }
     Ok(Command::Run(Options { bin_dir, scenarios: chosen, budgets, json }))
+}
+
+fn starts(bin_dir: &Path) -> Result<bool, Box<dyn Error>> {
+    let took = memprof::starts::measure(bin_dir, STARTS)?;
+    let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize];
+    println!("{STARTS} starts, request to running: {:.1} ms median, {:.1} ms for 90 %, {:.1} ms at most", at(0.5), at(0.9), at(1.0));
+    Ok(true)
 }
 
 /// True if every promise was kept.
