@@ -39,7 +39,7 @@ pub async fn run(mut desk: Desk, request: v1::LogsRequest) -> Result<Exit, Failu
     let mut ask = request.clone();
     loop {
         match print_all(&mut desk, &ask, &mut printer).await {
-            Ok(()) if !request.follow => return Ok(Exit::Done),
+            Ok(()) if !request.follow => return Ok(if printer.missing.is_empty() { Exit::Done } else { Exit::No }),
             Err(End::Failure(failure)) => return Err(failure),
             Err(End::Lost(why)) if !request.follow => return Err(Failure::no("the logs ended early").because(why)),
             Err(End::NodeMissing) => {
@@ -89,11 +89,15 @@ async fn print_all(desk: &mut Desk, request: &v1::LogsRequest, printer: &mut Pri
         match lines.message().await {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => {
-                if printer.seen.is_new(&line) && printer.is_worth_saying(&line) {
+                // What is no task's line is the cluster's word about a node that it cannot read.
+                if line.task.is_empty() {
+                    printer.complain(desk, &line);
+                    if request.follow {
+                        return Err(End::NodeMissing);
+                    }
+                } else if printer.seen.is_new(&line) {
+                    printer.missing.remove(&line.node);
                     printer.print(desk, &line).map_err(End::Failure)?;
-                }
-                if line.end == 0 && request.follow {
-                    return Err(End::NodeMissing);
                 }
             }
             Err(status) => return Err(End::Lost(status.message().to_owned())),
@@ -111,13 +115,12 @@ struct Printer {
 }
 
 impl Printer {
-    /// That a node cannot be read is said once.
-    fn is_worth_saying(&mut self, line: &v1::LogLine) -> bool {
-        if line.end == 0 {
-            return self.missing.insert(line.node.clone());
+    /// Says once that a node cannot be read.
+    fn complain(&mut self, desk: &Desk, line: &v1::LogLine) {
+        if self.missing.insert(line.node.clone()) {
+            let text = String::from_utf8_lossy(&line.text);
+            desk.out.say(format!("warning: {}", crate::render::plain(text.strip_prefix("disco: ").unwrap_or(&text))));
         }
-        self.missing.remove(&line.node);
-        true
     }
 
     fn print(&mut self, desk: &Desk, line: &v1::LogLine) -> Result<(), Failure> {
@@ -137,16 +140,13 @@ impl Printer {
 /// `web.3@n2`
 fn prefix(line: &v1::LogLine, nodes: &[v1::Node]) -> String {
     let node = crate::render::plain(name_of(&line.node, nodes));
-    if line.task.is_empty() { node } else { format!("{}@{node}", crate::render::plain(&line.task)) }
+    format!("{}@{node}", crate::render::plain(&line.task))
 }
 
 /// Each task in a colour of its own, as far as there are colours.
 fn painted(paint: Paint, line: &v1::LogLine, text: &str) -> String {
     let number = line.task.rsplit_once('.').and_then(|(_, number)| number.parse::<usize>().ok());
-    match number {
-        Some(number) => paint.one_of(number, text),
-        None => paint.dim(text),
-    }
+    paint.one_of(number.unwrap_or(0), text)
 }
 
 /// A log must not move the cursor or worse: control characters become `?`, tabs stay.
@@ -166,9 +166,6 @@ struct Seen {
 
 impl Seen {
     fn is_new(&mut self, line: &v1::LogLine) -> bool {
-        if line.end == 0 {
-            return true;
-        }
         if self.again.get(&line.task).is_some_and(|known| line.end <= *known) {
             return false;
         }
@@ -215,7 +212,7 @@ mod tests {
     fn a_line_says_which_task_on_which_node() {
         let nodes = samples::status().nodes;
         assert_eq!(prefix(&line("web.3", 1), &nodes), "web.3@n1");
-        assert_eq!(prefix(&v1::LogLine { node: "00ab000000000007".into(), ..Default::default() }, &nodes), "00ab0000");
+        assert_eq!(prefix(&v1::LogLine { node: "00ab000000000007".into(), ..line("web.3", 1) }, &nodes), "web.3@00ab0000");
         assert_eq!(for_terminal(b"a\tb\x1b[2J\xff\r"), "a\tb?[2J\u{fffd}".as_bytes());
     }
 

@@ -25,7 +25,7 @@ pub async fn inspect(mut desk: Desk, wanted: &str, stale: bool) -> Result<Exit, 
     if desk.out.json {
         desk.out.document(&json::node(node))?;
     } else {
-        desk.out.data(screen::node(node, now_ms(), desk.out.paint))?;
+        desk.out.data(screen::node(&status, node, now_ms(), desk.out.paint))?;
     }
     Ok(Exit::Done)
 }

@@ -2,6 +2,7 @@
 
 use crate::client::{CallError, Client};
 use crate::message::Failure;
+use crate::render::services::tasks_on;
 use proto::v1;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub async fn until_loaded(client: &mut Client, version: u64) -> Result<v1::Statu
         }
         if !status.script_error.is_empty() {
             let failure = Failure::no("the script failed, nothing was changed").because(status.script_error);
-            return Err(failure.hint("mend it and run `disco apply` again, or go back with `disco apply --rollback`"));
+            return Err(failure.hint("mend it and run `disco apply` again, or go back with `disco apply --rollback`; until then the leader tries it now and then"));
         }
         if started.elapsed() > LOADED_MAX {
             let failure = Failure::no(what).because(format!("the leader did not run it within {} s", LOADED_MAX.as_secs()));
@@ -91,12 +92,6 @@ pub async fn until_drained(client: &mut Client, node: &v1::Node, mut tell: impl 
         }
         async_io::Timer::after(LOOK_AGAIN).await;
     }
-}
-
-/// Ids of tasks on a node that have not ended.
-fn tasks_on(status: &v1::Status, node: &str) -> Vec<String> {
-    let tasks = status.services.iter().flat_map(|s| &s.tasks);
-    tasks.filter(|t| t.node == node && !matches!(t.state.as_str(), "exited" | "failed")).map(|t| t.id.clone()).collect()
 }
 
 fn counted(many: usize, what: &str) -> String {

@@ -98,7 +98,7 @@ pub fn planned(change: &v1::PlannedChange) -> Value {
 /// `logs --json`, one a line.
 pub fn log_line(line: &v1::LogLine) -> Value {
     let text = String::from_utf8_lossy(&line.text);
-    json!({ "at_ms": line.at_ms, "task": some(&line.task), "node": line.node, "text": text })
+    json!({ "at_ms": line.at_ms, "task": line.task, "node": line.node, "text": text })
 }
 
 pub fn event(event: &v1::Event) -> Value {

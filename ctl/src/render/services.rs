@@ -115,6 +115,12 @@ fn tasks(tasks: &[v1::Task], nodes: &[v1::Node], paint: Paint) -> String {
     table.render(|h| paint.dim(h), |column, cell| if column == 2 { paint.state(cell) } else { cell.to_owned() })
 }
 
+/// Ids of tasks on a node that have not ended.
+pub fn tasks_on(status: &v1::Status, node: &str) -> Vec<String> {
+    let tasks = status.services.iter().flat_map(|s| &s.tasks);
+    tasks.filter(|t| t.node == node && !matches!(t.state.as_str(), "exited" | "failed")).map(|t| t.id.clone()).collect()
+}
+
 /// A node's name, or enough of its id.
 pub fn name_of<'a>(id: &'a str, nodes: &'a [v1::Node]) -> &'a str {
     nodes.iter().find(|n| n.id == id).map_or(short(id), |n| n.name.as_str())

@@ -55,10 +55,6 @@ fn headline(status: &v1::Status, paint: Paint) -> String {
 pub fn nodes(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
     let mut table = Table::new(&["NODE", "ID", "ADDRESS", "ROLE", "STATE", "SINCE", "TASKS", ""]);
     let mut sorted: Vec<_> = status.nodes.iter().collect();
-    let tasks = |node: &v1::Node| {
-        let all = status.services.iter().flat_map(|s| &s.tasks);
-        all.filter(|t| t.node == node.id && !matches!(t.state.as_str(), "exited" | "failed")).count().to_string()
-    };
     sorted.sort_by_key(|n| (&n.name, &n.id));
     for node in sorted {
         let note = match node.state.as_str() {
@@ -66,7 +62,16 @@ pub fn nodes(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
             "ready" => "",
             _ => node.reason.as_str(),
         };
-        table.row(&[&node.name, short(&node.id), &node.address, &node.role, &node.state, &age(now_ms, since(node)), &tasks(node), note]);
+        table.row(&[
+            &node.name,
+            short(&node.id),
+            &node.address,
+            &node.role,
+            &node.state,
+            &age(now_ms, since(node)),
+            &services::tasks_on(status, &node.id).len().to_string(),
+            note,
+        ]);
     }
     table.render(|h| paint.dim(h), |column, cell| if column == 4 { paint.state(cell) } else { cell.to_owned() })
 }
@@ -87,7 +92,7 @@ pub fn instances(instances: &[v1::Instance], nodes: &[v1::Node], paint: Paint) -
 }
 
 /// One node, a field a line.
-pub fn node(node: &v1::Node, now_ms: u64, paint: Paint) -> String {
+pub fn node(status: &v1::Status, node: &v1::Node, now_ms: u64, paint: Paint) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: String| {
         let _ = writeln!(text, "{} {value}", paint.dim(&format!("{name:9}")));
@@ -109,6 +114,7 @@ pub fn node(node: &v1::Node, now_ms: u64, paint: Paint) -> String {
     if let Some(instance) = &node.instance {
         field("instance", plain(instance));
     }
+    field("tasks", plain(&services::tasks_on(status, &node.id).join(" ")));
     let mut labels: Vec<_> = node.labels.iter().map(|(k, v)| plain(&format!("{k}={v}"))).collect();
     labels.sort();
     if !labels.is_empty() {
@@ -163,9 +169,14 @@ last events
 
     #[test]
     fn a_node_is_shown_field_by_field() {
-        let text = node(&samples::status().nodes[0], 3_000, Paint::off());
+        let web = samples::service("web", 2, "done", &[("running", 2, true), ("exited", 1, false), ("running", 2, true)]);
+        let status = v1::Status { services: vec![web], ..samples::status() };
+        let text = node(&status, &status.nodes[0], 3_000, Paint::off());
         assert!(
-            text.contains("role      manager, leader\n") && text.contains("joined    2s ago\n") && text.contains("memory    1GiB\n"),
+            text.contains("role      manager, leader\n")
+                && text.contains("joined    2s ago\n")
+                && text.contains("memory    1GiB\n")
+                && text.contains("tasks     web.1 web.3\n"),
             "{text}"
         );
     }

@@ -65,7 +65,7 @@ pub const SPECS: &[Spec] = &[
             valued("tail", "N", "only the newest N lines of each task"),
         ],
         summary: "what a service's tasks print, of all nodes, by time",
-        about: "Each line begins with its task and node: `web.3@n2 | …`.",
+        about: "Each line begins with its task and node: `web.3@n2 | …`. Exits 1 when a node cannot be read.",
         parse: logs,
     },
     Spec {
