@@ -29,6 +29,7 @@ fn config(originate: bool) -> Config {
         keyring: Some(Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 0 }),
         originate: originate.then(|| Genesis { cluster: ClusterId(9), name: "c".into(), ca: vec![5] }),
         seeds: vec![],
+        assignment: None,
         has_provider: false,
         timings: Timings::default(),
     }

@@ -5,7 +5,11 @@
 
 use crate::{
     drivers::{process, syscall},
-    model::ids::{ClusterId, NodeId},
+    model::{
+        codec,
+        ids::{ClusterId, NodeId},
+        task::Orders,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -144,6 +148,31 @@ impl DataDir {
     /// The disk's.
     pub fn save_managers(&self, addresses: &[String]) -> Result<(), DataDirError> {
         self.save("managers", addresses.iter().map(|address| format!("{address}\n")).collect::<String>().as_bytes())
+    }
+
+    /// What this node was last told to run.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read or makes no sense.
+    pub fn assignment(&self) -> Result<Option<Orders>, DataDirError> {
+        let path = self.file("assignment");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed("read", &path)(source)),
+        };
+        codec::decode(&bytes).map(Some).map_err(|error| DataDirError::Damaged { path, what: error.to_string() })
+    }
+
+    /// Keeps no old one if the new one cannot be written: none is better than what is not so any more.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn save_assignment(&self, orders: &Orders) -> Result<(), DataDirError> {
+        self.save("assignment", &codec::encode(orders)).inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = fs::remove_file(self.file("assignment"));
+        })
     }
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {

@@ -1,8 +1,8 @@
-//! What the data dir must remember of what happens, besides the store: that the cluster's first state is durable, and
-//! where the managers are.
+//! What the data dir must remember of what happens, besides the store: that the cluster's first state is durable,
+//! where the managers are, and what this node is to run.
 
 use super::data_dir::{DataDir, Identity};
-use crate::model::io::Input;
+use crate::model::{io::Input, task::Orders};
 
 pub struct Notebook {
     data_dir: DataDir,
@@ -26,6 +26,14 @@ impl Notebook {
                 self.remember(addresses);
             }
             _ => {}
+        }
+    }
+
+    /// What this node is to run from now on.
+    pub fn assign(&self, orders: &Orders) {
+        if let Err(error) = self.data_dir.save_assignment(orders) {
+            // Without it a restart that finds no manager restarts no task, and nothing is wrong now.
+            log::error!("{error}");
         }
     }
 

@@ -113,6 +113,7 @@ impl Pump {
                     return Some(Ended { failed: true, why: error.to_string() });
                 }
             }
+            Effect::Assignment(orders) => self.notebook.assign(&orders),
             Effect::Task(call) => self.runtime.carry_out(call),
             Effect::Script { id, call } => self.script.call(id, call),
             Effect::ScriptEnd => self.script.end(),

@@ -36,6 +36,7 @@ use crate::{
         ids::{ClusterId, NodeId},
         io::{Input, Keyring, Restored},
         limits,
+        task::Orders,
     },
 };
 use futures_lite::future::{block_on, or};
@@ -241,6 +242,7 @@ async fn run(
         keyring,
         originate: genesis,
         seeds: managers.iter().chain(&config.seeds).cloned().collect(),
+        assignment: assignment(&data_dir),
         has_provider: config.provider.is_some(),
         timings: timings(&config),
     };
@@ -301,6 +303,14 @@ fn runtime(data_dir: &DataDir, identity: &Identity, advertised: &str, spawner: &
     let told = door.clone();
     let report = Arc::new(move |input| told.report(input));
     Runtime::start(folder.clone(), here, spawner, report).map_err(|error| RunError::Tasks(folder.display().to_string(), error))
+}
+
+/// Without one, tasks wait for the word of a leader: no reason not to start.
+fn assignment(data_dir: &DataDir) -> Option<Orders> {
+    data_dir.assignment().unwrap_or_else(|error| {
+        log::warn!("{error}; tasks are started again only when a manager is heard");
+        None
+    })
 }
 
 /// The keyring goes with a seat. One without a seat is left from a change that a crash cut short: the leader gives it again.

@@ -33,6 +33,11 @@ pub fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// FNV-1a: equal bytes, equal fingerprints. Not against an adversary.
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
 /// # Errors
 /// Empty input, another version, or bytes that are not a `T`. Trailing bytes are refused.
 pub fn decode<'b, T: minicbor::Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, DecodeError> {

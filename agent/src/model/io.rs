@@ -191,6 +191,8 @@ pub enum Effect {
     },
     /// Save or (None) delete the keyring file; before the answer to Enlist/Discharge goes out.
     Keyring(Option<Keyring>),
+    /// Save what this node is to run; before the next effect, which may carry it out.
+    Assignment(Orders),
     /// Something for the runtime.
     Task(TaskCall),
     /// Run a hook of the cluster's script; answered by `Scripted { id }`. One at a time.

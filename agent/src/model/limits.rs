@@ -6,6 +6,8 @@ pub const TICK_MS: u64 = 50;
 pub const LOST_AFTER_MS: u64 = 5_000;
 /// A voter gives way to a clearly better node after that was ready, and the voters the same, for this long.
 pub const SWAP_AFTER_MS: u64 = 60_000;
+/// An agent that starts and hears of no manager for this long goes by its last assignment.
+pub const ALONE_AFTER_MS: u64 = 30_000;
 /// A node that is not a Raft member reports this often.
 pub const REPORT_INTERVAL_MS: u64 = 1_000;
 

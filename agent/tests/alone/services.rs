@@ -2,10 +2,11 @@
 
 use crate::world::{World, spec};
 use agent::model::{
+    ids::NodeId,
     io::Input,
-    query::{Answer, Op, Principal},
+    query::{Answer, Op, Peer, Principal},
     service::Roll,
-    task::{Exit, TaskEvent, TaskState},
+    task::{Exit, Orders, TaskEvent, TaskState},
 };
 
 #[test]
@@ -77,4 +78,31 @@ fn a_script_of_an_earlier_term_changes_nothing() {
     let answer = world.ask(Principal::Admin, op);
     assert!(matches!(answer, Answer::Refused { code: "denied", .. }), "people declare services in cluster.js: {answer:?}");
     assert!(world.replica.state().services.is_empty());
+}
+
+#[test]
+fn an_agent_that_finds_no_manager_goes_by_its_last_assignment_after_a_while() {
+    let mut world = World::new();
+    world.set("web", spec("a", 2));
+    world.set("old", spec("b", 1));
+    world.pass(2_000);
+    let assignment = world.assignment.clone().expect("it was told what to run");
+    assert_eq!(assignment.tasks.len(), 3);
+    // A worker on the same machine: it has no seat, and nobody answers.
+    let mut lonely = world.without_cluster();
+    let number = *lonely.running.keys().next().expect("three run");
+    lonely.running.remove(&number);
+    lonely.input(Input::Task { number, event: TaskEvent::Ended(Exit::Signal(9)) });
+    lonely.pass(29_000);
+    assert_eq!((lonely.running.len(), lonely.started), (2, 0), "what runs runs on, and nothing is started yet");
+    lonely.pass(2_000);
+    assert_eq!((lonely.running.len(), lonely.started), (3, 1), "nobody said that it is not to run");
+
+    // A leader's first word beats what was remembered, even if its log is shorter (after a recovery).
+    let orders = Orders { index: 1, tasks: assignment.tasks.into_iter().filter(|order| order.service == "web").collect() };
+    let peer = Peer { node: NodeId(2), address: "127.0.0.1:2".into(), public_key: vec![2; 32] };
+    let leader = Some((NodeId(2), "127.0.0.1:2".into()));
+    lonely.input(Input::ReportAnswered { leader, managers: vec![peer], removed: vec![], orders });
+    assert_eq!(lonely.programs(), ["a", "a"]);
+    assert_eq!(lonely.assignment.as_ref().map(|orders| orders.tasks.len()), Some(2), "and is remembered");
 }

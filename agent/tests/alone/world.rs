@@ -7,7 +7,7 @@ use agent::model::{
     query::{Answer, Op, Principal, Query, Request, ServiceView, View},
     script::{Hook, ScriptCall, ScriptReport},
     service::{Replicas, ServiceSpec},
-    task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder},
+    task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,6 +25,8 @@ pub struct World {
     /// Calls of the script that wait for an answer, and how often the executor was ended.
     pub calls: VecDeque<(u64, ScriptCall)>,
     pub ended: u32,
+    /// What the data dir says is to run here.
+    pub assignment: Option<Orders>,
 }
 
 fn config(originate: bool) -> Config {
@@ -41,6 +43,7 @@ fn config(originate: bool) -> Config {
         keyring: Some(Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 0 }),
         originate: originate.then(|| Genesis { cluster: ClusterId(9), name: "c".into(), ca: vec![5] }),
         seeds: vec![],
+        assignment: None,
         has_provider: false,
         timings: Timings::default(),
     }
@@ -56,7 +59,12 @@ impl World {
     }
 
     pub fn start(disk: Restored, originate: bool, now: Now, running: BTreeMap<TaskNumber, TaskOrder>) -> World {
-        let replica = Replica::new(config(originate), disk.clone(), 1, now).expect("starts");
+        World::boot(config(originate), disk, now, running)
+    }
+
+    fn boot(config: Config, disk: Restored, now: Now, running: BTreeMap<TaskNumber, TaskOrder>) -> World {
+        let assignment = config.assignment.clone();
+        let replica = Replica::new(config, disk.clone(), 1, now).expect("starts");
         let mut world = World {
             replica,
             now,
@@ -68,6 +76,7 @@ impl World {
             broken: None,
             calls: VecDeque::new(),
             ended: 0,
+            assignment,
         };
         world.drain();
         for number in world.running.keys().copied().collect::<Vec<_>>() {
@@ -85,6 +94,13 @@ impl World {
         world
     }
 
+    /// The agent comes back as a worker that finds no manager; its tasks run on.
+    pub fn without_cluster(self) -> World {
+        let seeds = vec!["127.0.0.1:2".into()];
+        let config = Config { keyring: None, seeds, assignment: self.assignment, ..config(false) };
+        World::boot(config, Restored::default(), Now { mono: 1000, wall: self.now.wall + 100 }, self.running)
+    }
+
     pub fn input(&mut self, input: Input) {
         self.replica.handle(input, self.now);
         self.drain();
@@ -100,6 +116,7 @@ impl World {
                 Effect::Reply { ticket, answer } => {
                     self.answers.insert(ticket.0, answer);
                 }
+                Effect::Assignment(orders) => self.assignment = Some(orders),
                 Effect::Task(call) => self.run(call),
                 Effect::Script { id, call } => {
                     assert!(self.calls.is_empty(), "one at a time");

@@ -63,6 +63,7 @@ counts! {
     InstancesTerminated "instances terminated",
     TasksStarted "tasks started",
     TasksEnded "tasks that ended",
+    TasksStartedAlone "tasks started again without a manager",
     TasksAdopted "tasks found running by a new agent",
     ScriptCalls "calls of the script",
     ScriptCallsFailed "calls of the script that failed",

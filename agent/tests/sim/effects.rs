@@ -103,6 +103,7 @@ impl World {
                 }
             }
             Effect::Keyring(keyring) => self.machines[host].disk.keyring = keyring,
+            Effect::Assignment(orders) => self.assigned(host, orders),
             Effect::Task(call) => self.task_called(host, life, call),
             Effect::Script { id, call } => self.script_called(host, life, id, call),
             Effect::ScriptEnd => self.script_ends(host),

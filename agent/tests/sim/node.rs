@@ -147,8 +147,16 @@ impl Machine {
             keyring: self.disk.keyring.clone(),
             originate,
             seeds: identity.seeds.clone(),
+            assignment: self.runtime.assignment.clone(),
             has_provider: true,
-            timings: Timings { heartbeat_ms: 200, election_min_ms: 1000, election_max_ms: 2000, lost_after_ms: 5000, swap_after_ms: 3_000 },
+            timings: Timings {
+                heartbeat_ms: 200,
+                election_min_ms: 1000,
+                election_max_ms: 2000,
+                lost_after_ms: 5000,
+                swap_after_ms: 3_000,
+                alone_after_ms: 1_500,
+            },
         };
         let replica = Replica::new(config, self.disk.durable.clone(), seed, clock.read(world))
             .unwrap_or_else(|error| panic!("violation: a node does not start from its own disk: {error}"));

@@ -34,6 +34,8 @@ pub struct Runtime {
     unwanted: BTreeSet<TaskNumber>,
     /// Lives of the agent in which a leader spoke to it.
     spoken_to: u64,
+    /// What its disk says that it is to run.
+    pub assignment: Option<Orders>,
     pids: u32,
 }
 
@@ -84,7 +86,13 @@ impl World {
                     "violation: n{host} starts task {} which it knows was moved",
                     number.0
                 );
-                assert!(runtime.spoken_to == life, "violation: n{host} starts task {} on old records", number.0);
+                let assigned = |orders: &Orders| orders.tasks.iter().any(|o| o.number == number && o.wanted);
+                if runtime.spoken_to != life {
+                    let assigned = runtime.assignment.as_ref().is_some_and(assigned);
+                    assert!(assigned, "violation: n{host} starts task {} on old records", number.0);
+                    self.counts.add(Count::TasksStartedAlone);
+                }
+                let runtime = &mut self.machines[host].runtime;
                 runtime.records.insert(number, (*order).clone());
                 self.checkers.runs(number.0, host);
                 let slow = if self.rng.chance(100) { 2_000 } else { 60 };
@@ -148,11 +156,21 @@ impl World {
     }
 
     /// A leader's answer to a report reached the agent.
-    pub fn orders_heard(&mut self, host: usize, orders: &Orders) {
-        let life = self.machines[host].life;
+    pub fn orders_heard(&mut self, host: usize) {
+        self.machines[host].runtime.spoken_to = self.machines[host].life;
+    }
+
+    /// An agent that lives on after it heard this has it on its disk.
+    pub fn orders_taken(&mut self, host: usize, life: u64, orders: &Orders) {
+        if self.machines[host].life != life || !self.is_up(host) {
+            return;
+        }
         let runtime = &mut self.machines[host].runtime;
-        runtime.spoken_to = life;
         runtime.unwanted.extend(orders.tasks.iter().filter(|o| !o.wanted).map(|o| o.number));
+    }
+
+    pub fn assigned(&mut self, host: usize, orders: Orders) {
+        self.machines[host].runtime.assignment = Some(orders);
     }
 
     /// A leader knows by itself what it is to run.

@@ -302,13 +302,19 @@ impl World {
                 return;
             }
         }
-        if let Input::ReportAnswered { managers, orders, .. } = &input
-            && !managers.is_empty()
-        {
-            self.orders_heard(host, orders);
+        let told = match &input {
+            Input::ReportAnswered { managers, orders, .. } if !managers.is_empty() => Some(orders.clone()),
+            _ => None,
+        };
+        if told.is_some() {
+            self.orders_heard(host);
         }
         self.note(2, host as u64, || format!("n{host} <- {}", brief(&input)));
+        let life = self.machines[host].life;
         self.input(host, input);
+        if let Some(orders) = told {
+            self.orders_taken(host, life, &orders);
+        }
     }
 
     // ---- machines start and stop

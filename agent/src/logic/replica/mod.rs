@@ -27,6 +27,7 @@ use crate::model::{
     ids::{ClusterId, MemberId, NodeId, Now},
     io::{Access, Effect, Input, Keyring, Level, Restored},
     limits::{LOG_BYTES_MAX, TICK_MS},
+    task::Orders,
 };
 use contact::Contact;
 use leading::Leading;
@@ -67,6 +68,8 @@ pub struct Config {
     pub originate: Option<Genesis>,
     /// Addresses to report to while no manager is known.
     pub seeds: Vec<String>,
+    /// What it was last told to run, as the data dir remembers it.
+    pub assignment: Option<Orders>,
     /// Whether this node's provider can make machines.
     pub has_provider: bool,
     pub timings: Timings,
@@ -90,17 +93,20 @@ pub struct Timings {
     pub lost_after_ms: u64,
     /// A better node takes a voter's seat after it was ready, and the voters the same, for this long.
     pub swap_after_ms: u64,
+    /// An agent that starts and hears of no manager for this long goes by its last assignment.
+    pub alone_after_ms: u64,
 }
 
 impl Default for Timings {
     fn default() -> Timings {
-        use crate::model::limits::{LOST_AFTER_MS, SWAP_AFTER_MS};
+        use crate::model::limits::{ALONE_AFTER_MS, LOST_AFTER_MS, SWAP_AFTER_MS};
         Timings {
             heartbeat_ms: 200,
             election_min_ms: 1000,
             election_max_ms: 2000,
             lost_after_ms: LOST_AFTER_MS,
             swap_after_ms: SWAP_AFTER_MS,
+            alone_after_ms: ALONE_AFTER_MS,
         }
     }
 }
@@ -143,7 +149,7 @@ pub struct Replica {
 impl Replica {
     /// # Errors
     /// Stored data that cannot be read or does not fit together: the node must not start on it.
-    pub fn new(config: Config, restored: Restored, seed: u64, now: Now) -> Result<Replica, StartError> {
+    pub fn new(mut config: Config, restored: Restored, seed: u64, now: Now) -> Result<Replica, StartError> {
         let mut replica = Replica {
             state: State::default(),
             applied: 0,
@@ -157,7 +163,7 @@ impl Replica {
             leading: None,
             seat_change: None,
             contact: Contact::new(now.mono),
-            tasks: Tasks::new(),
+            tasks: Tasks::new(config.assignment.take(), now.mono + config.timings.alone_after_ms),
             script: Scripting::default(),
             access: None,
             stopping_by: None,

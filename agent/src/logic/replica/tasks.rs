@@ -4,13 +4,17 @@
 //! of the state may be behind when the agent starts, so it counts only from the index on that a leader named in this
 //! life of the agent. What the cluster's record says of a task and what the keeper knows are compared at
 //! every step; a difference is reported until it is gone.
+//!
+//! What a leader said last is kept on disk, before it is carried out. An agent that starts and finds no manager goes by
+//! that after a while: what runs already runs on at once, what ends is started again then.
 
 use super::Replica;
 use crate::{
     logic::keeper::Keeper,
     model::{
+        codec,
         command::Command,
-        io::Effect,
+        io::{Effect, Level},
         task::{Orders, TaskEvent, TaskNumber, TaskOrder, TaskSeen},
     },
 };
@@ -26,6 +30,12 @@ pub(super) struct Tasks {
     /// The newest answer of a leader in this life of the agent; none before the first.
     answered: Option<Orders>,
     orders_are_old: bool,
+    /// The assignment on disk: a digest, to write it only when it changes; and itself, until a leader is heard or given up.
+    assigned: Option<u64>,
+    remembered: Option<Orders>,
+    alone_at: u64,
+    /// `answered` is what was remembered: the first word of a leader beats it, whatever its index.
+    alone: bool,
     /// What the last report said, and when.
     told: Vec<TaskSeen>,
     told_at: u64,
@@ -34,8 +44,9 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new() -> Tasks {
-        Tasks { orders_are_old: true, ..Tasks::default() }
+    pub(super) fn new(remembered: Option<Orders>, alone_at: u64) -> Tasks {
+        let assigned = remembered.as_ref().map(|orders| digest(&orders.tasks));
+        Tasks { orders_are_old: true, assigned, remembered, alone_at, ..Tasks::default() }
     }
 }
 
@@ -55,7 +66,8 @@ impl Replica {
 
     /// The leader's word on what this node is to run.
     pub(super) fn handle_orders(&mut self, orders: Orders) {
-        if self.tasks.answered.as_ref().is_none_or(|known| known.index <= orders.index) {
+        if self.tasks.alone || self.tasks.answered.as_ref().is_none_or(|known| known.index <= orders.index) {
+            self.tasks.alone = false;
             self.tasks.answered = Some(orders);
             self.tasks.orders_are_old = true;
         }
@@ -80,6 +92,7 @@ impl Replica {
         if self.stopped {
             return;
         }
+        self.remember_if_alone();
         if std::mem::take(&mut self.tasks.orders_are_old) {
             self.refresh_orders();
         }
@@ -112,11 +125,29 @@ impl Replica {
             // Old records are good for knowing how to look after what runs, not for starting or ending anything.
             return self.tasks.keeper.set_trusted(false);
         };
-        self.tasks.keeper.set_trusted(true);
-        if self.has_own_records() && self.applied >= answered.index {
-            self.tasks.keeper.set_orders(self.state.orders_of(self.config.node));
+        let orders = if self.has_own_records() && self.applied >= answered.index {
+            Orders { index: self.applied, tasks: self.state.orders_of(self.config.node) }
         } else {
-            self.tasks.keeper.set_orders(answered.tasks.iter().cloned());
+            answered.clone()
+        };
+        let digest = digest(&orders.tasks);
+        if self.tasks.assigned != Some(digest) && !(self.tasks.assigned.is_none() && orders.tasks.is_empty()) {
+            self.tasks.assigned = Some(digest);
+            self.effects.push_back(Effect::Assignment(orders.clone()));
+        }
+        self.tasks.keeper.set_trusted(true);
+        self.tasks.keeper.set_orders(orders.tasks);
+    }
+
+    /// Nobody told this node in time what it is to run.
+    fn remember_if_alone(&mut self) {
+        if self.tasks.answered.is_some() {
+            self.tasks.remembered = None;
+        } else if self.now.mono >= self.tasks.alone_at
+            && let Some(orders) = self.tasks.remembered.take()
+        {
+            self.log(Level::Warn, "no manager is heard; this node's tasks are looked after by its last assignment".into());
+            (self.tasks.answered, self.tasks.alone, self.tasks.orders_are_old) = (Some(orders), true, true);
         }
     }
 
@@ -157,6 +188,11 @@ impl Replica {
 
     pub(super) fn tasks_deadline(&self) -> Option<u64> {
         let leaving = self.tasks.leaving_by.into_iter();
-        self.tasks.keeper.deadline().into_iter().chain(leaving).min()
+        let alone = self.tasks.remembered.is_some().then_some(self.tasks.alone_at);
+        self.tasks.keeper.deadline().into_iter().chain(leaving).chain(alone).min()
     }
+}
+
+fn digest(orders: &Vec<TaskOrder>) -> u64 {
+    codec::fingerprint(&codec::encode(orders))
 }

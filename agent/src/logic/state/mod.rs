@@ -160,9 +160,9 @@ impl State {
         codec::decode(bytes)
     }
 
-    /// FNV-1a over the encoding: equal states, equal digests.
+    /// Equal states, equal digests.
     pub fn digest(&self) -> u64 {
-        self.encode().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+        codec::fingerprint(&self.encode())
     }
 
     pub fn node_of_member(&self, member: MemberId) -> Option<&NodeRecord> {

@@ -164,6 +164,5 @@ pub fn check_modules(files: &BTreeMap<String, String>) -> Result<(), (&'static s
 
 /// FNV-1a over the encoding: equal declarations, equal digests.
 pub fn digest(declaration: &Declaration) -> u64 {
-    let bytes = codec::encode(declaration);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    codec::fingerprint(&codec::encode(declaration))
 }
