@@ -81,6 +81,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_offered_that_scripts_do_not_have() {
+        let types = include_str!("../../../../docs/disco.d.ts");
+        let language = ["Array", "JSON", "Math", "Object", "await", "cluster"];
+        for candidate in CLUSTER.iter().chain(&SERVICE).chain(&KEY).chain(&GLOBALS).filter(|c| !language.contains(c)) {
+            let name = candidate.trim_end_matches(['(', ')']);
+            let there = [format!("{name}("), format!("readonly {name}:"), format!("const {name}:")];
+            assert!(there.iter().any(|form| types.contains(form)), "disco.d.ts has no `{name}`");
+        }
+    }
+
+    #[test]
     fn a_cursor_inside_a_character_does_no_harm() {
         assert_eq!(Words::default().complete("ü", 1).1, Vec::<String>::new());
     }
