@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     io::{HyperIo, SmolTimer, Spawner, within},
-    is_streaming,
+    is_streaming, runs_a_script,
     seats::{OpenRequest, Seat},
     server::{Caller, ServerLimits},
 };
@@ -38,7 +38,13 @@ where
     S::Future: Send + Unpin + 'static,
 {
     let address = caller.address.clone();
-    let answerer = Answerer { service, caller, seat: Arc::clone(&seat), request_timeout: limits.request_timeout };
+    let answerer = Answerer {
+        service,
+        caller,
+        seat: Arc::clone(&seat),
+        request_timeout: limits.request_timeout,
+        script_timeout: limits.script_timeout,
+    };
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(spawner)
             .timer(SmolTimer)
@@ -77,6 +83,7 @@ struct Answerer<S> {
     caller: Caller,
     seat: Arc<Seat>,
     request_timeout: Duration,
+    script_timeout: Duration,
 }
 
 impl<S> hyper::service::Service<http::Request<hyper::body::Incoming>> for Answerer<S>
@@ -92,6 +99,7 @@ where
         let open = self.seat.request();
         let timer = match is_streaming(request.uri().path()) {
             true => None,
+            false if runs_a_script(request.uri().path()) => Some(async_io::Timer::after(self.script_timeout)),
             false => Some(async_io::Timer::after(self.request_timeout)),
         };
         let mut request = request.map(|body| Body::new(body.map_err(|_| Status::cancelled("the caller went away"))));

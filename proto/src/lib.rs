@@ -37,3 +37,8 @@ const STREAMING: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
 fn is_streaming(path: &str) -> bool {
     STREAMING.contains(&path)
 }
+
+/// Whether the method at this path runs a person's script on the leader, or may pass on a request for that.
+fn runs_a_script(path: &str) -> bool {
+    ["/disco.v1.Disco/Plan", "/disco.v1.Disco/Eval", "/disco.v1.Peer/Forward"].contains(&path)
+}

@@ -56,6 +56,8 @@ pub struct ServerLimits {
     pub idle_timeout: Duration,
     /// A request that is no stream is answered by then, if need be with DEADLINE_EXCEEDED.
     pub request_timeout: Duration,
+    /// … but one that runs a script by then.
+    pub script_timeout: Duration,
     /// After this long without a frame the peer is pinged …
     pub ping_interval: Duration,
     /// … and given up if no answer comes within this.
@@ -73,6 +75,7 @@ impl Default for ServerLimits {
             first_request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             request_timeout: Duration::from_secs(30),
+            script_timeout: Duration::from_secs(330),
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(5),
         }

@@ -353,11 +353,13 @@ fn server_limits() -> ServerLimits {
         handshake_timeout: Duration::from_millis(limits::HANDSHAKE_TIMEOUT_MS),
         streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
         message_bytes_max: limits::WIRE_MESSAGE_BYTES_MAX,
+        script_timeout: Duration::from_millis(limits::SCRIPT_HOOK_MS_MAX + limits::REQUEST_TIMEOUT_MS),
         ..ServerLimits::default()
     }
 }
 
-/// SIGTERM asks the replica to hand over and stop; the second time nobody waits for it. SIGHUP reads the log filter and runs the script again.
+/// SIGTERM asks the replica to hand over and stop; the second time nobody waits for it. SIGHUP reads the log filter and
+/// runs the script again.
 async fn obey(signals: Signals, door: door::Door, config: Config) {
     let mut asked = false;
     loop {

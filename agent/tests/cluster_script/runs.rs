@@ -148,6 +148,8 @@ fn each_leader_runs_the_script_and_the_one_before_says_goodbye() {
     load(&first, &source);
     until_runs(&first, "everywhere", 3);
     until_key(&first, "leader", "n1");
+    assert_eq!(eval(&others[0], "`${await cluster.leader()}`").value, "\"n1\"", "a follower passes it on");
+    assert_eq!(plan(&others[1], &source).error, "");
     // Stopped long enough for the others to elect, it steps down when it hears of that.
     signal(first.pid(), SIGSTOP);
     let name = until("another one leads", BOUND, || {

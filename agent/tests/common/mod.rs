@@ -6,6 +6,7 @@ pub mod intruder;
 use agent::drivers::{
     pki::{self, KeyFiles},
     process::ProcessRecord,
+    runtime::end_recorded,
 };
 use proto::{Channel, ChannelLimits, Spawner, v1};
 use rustls::{
@@ -346,6 +347,10 @@ impl Drop for Daemon {
         if let Some(process) = self.adopted.take() {
             // A second panic would hide the first.
             let _ = process.end(Duration::from_secs(1));
+        }
+        // Tasks outlive their daemon, but not their test.
+        if let Err(error) = end_recorded(&self.data().join("tasks"), Duration::from_secs(1)) {
+            eprintln!("tasks of {} may still run: {error}", self.address);
         }
     }
 }

@@ -131,7 +131,7 @@ fn bridge(context: &Context) -> Rc<Bridge> {
 /// Only the engine's own.
 pub fn native(context: &mut Context) -> JsResult<JsObject> {
     let native = JsObject::with_object_proto(context.intrinsics());
-    let functions: [(&str, Native); 11] = [
+    let functions: [(&str, Native); 12] = [
         ("host", host),
         ("fetch", fetch_url),
         ("run", run_program),
@@ -142,6 +142,7 @@ pub fn native(context: &mut Context) -> JsResult<JsObject> {
         ("env", environment),
         ("mode", mode),
         ("check_service", check_service),
+        ("check_key", check_key),
         ("display", display),
     ];
     for (name, function) in functions {
@@ -255,6 +256,17 @@ fn check_service(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResu
     let (name, spec) = (string(args, 0, context)?, json(args, 1, context)?);
     let spec = spec::parse(&name, &spec).map_err(|why| JsNativeError::typ().with_message(why))?;
     Ok(JsString::from(format!("{spec:?}").as_str()).into())
+}
+
+/// `check_key(key)`, `check_key(key, value)`: throws what is wrong with them.
+fn check_key(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let key = string(args, 0, context)?;
+    let checked = match args.get(1) {
+        Some(_) => spec::check_value(&key, &string(args, 1, context)?),
+        None => spec::check_key(&key),
+    };
+    checked.map_err(|why| JsNativeError::range().with_message(why))?;
+    Ok(JsValue::undefined())
 }
 
 /// A value as the console shows it.

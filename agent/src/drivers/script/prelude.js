@@ -259,7 +259,8 @@
       return leader === null ? null : named(leader);
     }
     key(name) {
-      return new Key(this.#options, text("the key's name", name), inner);
+      native.check_key(text("the key's name", name));
+      return new Key(this.#options, name, inner);
     }
     service(name, spec) {
       not_in_client("cluster.service()");
@@ -334,6 +335,7 @@
     }
     async set(value) {
       if (typeof value !== "string") throw new TypeError(`a key's value must be a text, not ${show(value)}`);
+      native.check_key(this.#args.key, value);
       if (native.mode() === "recording") recorded.keys.set(this.#args.key, value);
       else return host("key.set", { ...this.#args, value });
     }

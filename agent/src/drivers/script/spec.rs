@@ -1,4 +1,4 @@
-//! A service as a script writes it, read strictly.
+//! A service (and a key) as a script writes it, read strictly.
 //!
 //! A field that nobody knows is a typo that would cost an evening, so it is refused by name; so is one that a later
 //! version will know. The executor reads each spec while the caller's line is still on the stack, and whoever started
@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::model::{
-    limits::{COMMAND_ARGUMENTS_MAX, LABELS_MAX, TASKS_MAX},
+    codec,
+    limits::{COMMAND_ARGUMENTS_MAX, KEY_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, SERVICE_SPEC_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX},
     service::{PortSpec, Replicas, Restart, RestartPolicy, ServiceSpec, Update},
 };
 
@@ -33,8 +34,33 @@ const SIGNALS: &[(&str, u32)] =
 /// # Errors
 /// A sentence that names the service, the field, and what it may be.
 pub fn parse(name: &str, value: &Value) -> Result<ServiceSpec, String> {
-    let spec = Fields::of(value, "", KNOWN, LATER).and_then(|fields| read(&fields));
-    spec.map_err(|why| format!("service `{}`: {why}", cut(name)))
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+        return Err(format!("a service's name has 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, not `{}`", cut(name)));
+    }
+    let spec = Fields::of(value, "", KNOWN, LATER).and_then(|fields| read(&fields)).and_then(|spec| match codec::encode(&spec).len() {
+        bytes if bytes > SERVICE_SPEC_BYTES_MAX => Err(format!("it takes {bytes} bytes, the most is {SERVICE_SPEC_BYTES_MAX}")),
+        _ => Ok(spec),
+    });
+    spec.map_err(|why| format!("service `{name}`: {why}"))
+}
+
+/// # Errors
+/// A sentence that says what a key may be.
+pub fn check_key(key: &str) -> Result<(), String> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || key.chars().any(char::is_control) {
+        return Err(format!("a key has 1 to {KEY_BYTES_MAX} printable bytes, not `{}`", cut(&key.escape_debug().to_string())));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// It is too long.
+pub fn check_value(key: &str, value: &str) -> Result<(), String> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(format!("key `{}`: a value has at most {VALUE_BYTES_MAX} bytes, this one {}", cut(key), value.len()));
+    }
+    Ok(())
 }
 
 fn read(fields: &Fields) -> Result<ServiceSpec, String> {
@@ -373,6 +399,9 @@ mod tests {
             (with(&json!({ "update": { "parallel": 0 } })), "`update.parallel` must be a whole number from 1 to 1024, not 0"),
             (with(&json!({ "update": { "rollback": "yes" } })), "`update.rollback` must be true or false, not \"yes\""),
         ];
+        let long = with(&json!({ "env": { "A": "x".repeat(SERVICE_SPEC_BYTES_MAX) } }));
+        assert!(parse("web", &long).expect_err("too long").starts_with("service `web`: it takes 164"));
+        assert!(parse("w b", &with(&json!({}))).expect_err("a space").starts_with("a service's name has 1 to 64 letters"));
         for (spec, expected) in table {
             let error = parse("web", &spec).expect_err(expected);
             assert!(error.contains(expected), "{spec}\n--- gave\n{error}\n--- not\n{expected}");
