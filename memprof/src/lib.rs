@@ -12,6 +12,7 @@ pub mod load;
 pub mod sampler;
 pub mod scenarios;
 pub mod starts;
+pub mod trend;
 pub mod verdict;
 mod watch;
 

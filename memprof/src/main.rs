@@ -4,6 +4,7 @@ use lexopt::prelude::*;
 use memprof::{
     Budgets,
     scenarios::{self, Outcome, Scenario},
+    trend::{self, Run},
     verdict::megabytes,
 };
 use std::{
@@ -11,18 +12,21 @@ use std::{
     fs,
     io::Read,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{self, ExitCode},
 };
 
 const HELP: &str = "\
 memprof: measures Disco against its budgets
 
-  memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json]
+  memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json] [--record FILE]
       Runs the scenarios (idle, executor, load, leader-changes, tasks, hooks,
       deploys; all by default) with DIR/disco and DIR/discod.
       Exit 0: every budget was kept; 1: one was passed, or a scenario could not be brought about.
+      --record FILE appends the figures to FILE, one JSON line a run.
   memprof starts --bin-dir DIR
       Starts a task twenty times on an idle cluster and prints how long each took from request to running.
+  memprof trend FILE [--svg FILE]
+      Draws what was recorded: in the terminal, and as a picture.
   memprof touch BYTES
       Writes to BYTES of memory, prints `ready` and waits for the end of its input: a process of known size,
       with which memprof is tested itself.
@@ -35,12 +39,14 @@ struct Options {
     scenarios: Vec<&'static Scenario>,
     budgets: Budgets,
     json: bool,
+    record: Option<PathBuf>,
 }
 
 enum Command {
     Help,
     Starts(PathBuf),
     Touch(usize),
+    Trend { file: PathBuf, svg: Option<PathBuf> },
     Run(Options),
 }
 
@@ -52,6 +58,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Touch(bytes)) => touch(bytes),
         Ok(Command::Starts(bin_dir)) => starts(&bin_dir),
+        Ok(Command::Trend { file, svg }) => draw(&file, svg.as_deref()),
         Ok(Command::Run(options)) => run(&options),
         Err(error) => {
             complain(&*error);
@@ -74,13 +81,16 @@ fn parse() -> Result<Command, Box<dyn Error>> {
     let mut bin_dir = None;
     let mut chosen = Vec::new();
     let mut budgets = Budgets::shipped();
-    let mut json = false;
     let mut only_starts = false;
+    let (mut json, mut record, mut trend, mut svg) = (false, None, None, None);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Value(word) if word == "touch" => return Ok(Command::Touch(parser.value()?.parse()?)),
             Value(word) if word == "starts" => only_starts = true,
+            Value(word) if word == "trend" => trend = Some(PathBuf::from(parser.value()?)),
+            Long("svg") if trend.is_some() => svg = Some(PathBuf::from(parser.value()?)),
+            Long("record") => record = Some(PathBuf::from(parser.value()?)),
             Long("bin-dir") => bin_dir = Some(PathBuf::from(parser.value()?)),
             Long("json") => json = true,
             Long("budgets") => budgets = Budgets::parse(&fs::read_to_string(parser.value()?)?)?,
@@ -92,6 +102,9 @@ fn parse() -> Result<Command, Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         }
     }
+    if let Some(file) = trend {
+        return Ok(Command::Trend { file, svg });
+    }
     if chosen.is_empty() {
         chosen = scenarios::ALL.iter().collect();
     }
@@ -99,7 +112,7 @@ fn parse() -> Result<Command, Box<dyn Error>> {
     if only_starts {
         return Ok(Command::Starts(bin_dir));
     }
-    Ok(Command::Run(Options { bin_dir, scenarios: chosen, budgets, json }))
+    Ok(Command::Run(Options { bin_dir, scenarios: chosen, budgets, json, record }))
 }
 
 fn starts(bin_dir: &Path) -> Result<bool, Box<dyn Error>> {
@@ -137,6 +150,9 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
             }
         }
     }
+    if let Some(record) = &options.record {
+        Run::of(&build(&options.bin_dir)?, &all).append(record)?;
+    }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
@@ -162,6 +178,22 @@ fn show(outcome: &Outcome, kept: bool) {
         if outcome.note.is_empty() { "" } else { "; " },
         outcome.note,
     );
+}
+
+/// What the measured program says of itself.
+fn build(bin_dir: &Path) -> Result<String, Box<dyn Error>> {
+    let output = process::Command::new(bin_dir.join("discod")).arg("--version").output()?;
+    let said = String::from_utf8(output.stdout)?;
+    Ok(said.trim().strip_prefix("discod ").ok_or("`discod --version` says something else")?.to_owned())
+}
+
+fn draw(file: &Path, svg: Option<&Path>) -> Result<bool, Box<dyn Error>> {
+    let runs = trend::parse(&fs::read_to_string(file)?)?;
+    print!("{}", trend::terminal(&runs));
+    if let Some(path) = svg {
+        fs::write(path, trend::svg(&runs))?;
+    }
+    Ok(true)
 }
 
 fn touch(bytes: usize) -> Result<bool, Box<dyn Error>> {

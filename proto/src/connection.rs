@@ -13,14 +13,14 @@ use std::{
 
 use futures_lite::{AsyncRead, AsyncWrite, future::or};
 use http_body_util::BodyExt;
-use tonic::{Status, body::Body};
+use tonic::{Status, body::Body, metadata::MetadataValue};
 use tower_service::Service;
 
 use crate::{
     io::{HyperIo, SmolTimer, Spawner, within},
-    is_streaming, runs_a_script,
+    is_between_nodes, is_streaming, runs_a_script,
     seats::{OpenRequest, Seat},
-    server::{Caller, ServerLimits},
+    server::{Caller, Room, RoomFor, ServerLimits},
 };
 
 /// HTTP/2 flow control, per stream and per connection: what a peer may have in flight to us, and so what we may hold.
@@ -44,6 +44,7 @@ where
         seat: Arc::clone(&seat),
         request_timeout: limits.request_timeout,
         script_timeout: limits.script_timeout,
+        room: limits.room,
     };
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(spawner)
@@ -84,6 +85,7 @@ struct Answerer<S> {
     seat: Arc<Seat>,
     request_timeout: Duration,
     script_timeout: Duration,
+    room: RoomFor,
 }
 
 impl<S> hyper::service::Service<http::Request<hyper::body::Incoming>> for Answerer<S>
@@ -97,6 +99,10 @@ where
 
     fn call(&self, request: http::Request<hyper::body::Incoming>) -> Self::Future {
         let open = self.seat.request();
+        // Before a byte of its body is read: that is what would need room. Nodes go on among themselves.
+        if !is_between_nodes(request.uri().path()) && (self.room.0)() == Room::None {
+            return Answering { reply: Reply::Refused, timer: None, open: Some(open) };
+        }
         let timer = match is_streaming(request.uri().path()) {
             true => None,
             false if runs_a_script(request.uri().path()) => Some(async_io::Timer::after(self.script_timeout)),
@@ -105,13 +111,26 @@ where
         let mut request = request.map(|body| Body::new(body.map_err(|_| Status::cancelled("the caller went away"))));
         request.extensions_mut().insert(self.caller.clone());
         request.extensions_mut().insert(self.seat.standing());
-        Answering { reply: self.service.clone().call(request), timer, open: Some(open) }
+        Answering { reply: Reply::Coming(self.service.clone().call(request)), timer, open: Some(open) }
     }
+}
+
+enum Reply<F> {
+    Coming(F),
+    /// For want of room.
+    Refused,
+}
+
+fn no_room() -> Status {
+    let mut status = Status::resource_exhausted("this node is short of memory and takes no requests now");
+    // The code for programs; clients ask again, or somebody else.
+    status.metadata_mut().insert("disco-code", MetadataValue::from_static("busy"));
+    status
 }
 
 /// A reply in the making.
 struct Answering<F> {
-    reply: F,
+    reply: Reply<F>,
     timer: Option<async_io::Timer>,
     open: Option<OpenRequest>,
 }
@@ -124,7 +143,11 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let response = match Pin::new(&mut this.reply).poll(cx) {
+        let reply = match &mut this.reply {
+            Reply::Coming(reply) => Pin::new(reply).poll(cx),
+            Reply::Refused => Poll::Ready(Ok(no_room().into_http())),
+        };
+        let response = match reply {
             Poll::Ready(Ok(response)) => response,
             Poll::Pending => match this.timer.as_mut().map(|timer| Pin::new(timer).poll(cx)) {
                 Some(Poll::Ready(_)) => Status::deadline_exceeded("the request took too long").into_http(),

@@ -21,7 +21,7 @@ pub use channel::{Channel, ChannelLimits};
 pub use io::Spawner;
 pub use routes::Routes;
 pub use seats::Standing;
-pub use server::{Caller, Listener, ServerLimits, serve};
+pub use server::{Caller, Listener, Room, RoomFor, ServerLimits, serve};
 pub use tls::{SERVER_NAME, client_config, client_config_with, server_config};
 
 /// Generated from `proto/disco.proto`: messages, clients and servers.
@@ -32,6 +32,11 @@ pub mod v1 {
 
 /// Paths of the methods that stream in either direction.
 const STREAMING: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
+
+/// Whether nodes call the method at this path, and nobody else.
+fn is_between_nodes(path: &str) -> bool {
+    path.starts_with("/disco.v1.Peer/")
+}
 
 /// Whether the method at this path streams: then no deadline holds for the call as a whole.
 fn is_streaming(path: &str) -> bool {

@@ -15,7 +15,7 @@ use std::{
 
 use smol::channel::{Receiver, Sender, bounded};
 
-use crate::server::ServerLimits;
+use crate::server::{Room, ServerLimits};
 
 /// A handshake this old is taken to be stuck when others wait for its place.
 const HANDSHAKE_STUCK_AFTER: Duration = Duration::from_millis(500);
@@ -66,8 +66,12 @@ impl Seats {
 
     /// A seat for a new connection, if need be another's. `None`: all are earned.
     pub(crate) fn try_take(self: &Arc<Seats>) -> Option<Seat> {
+        let connections_max = match (self.limits.room.0)() {
+            Room::Enough => self.limits.connections_max,
+            Room::Short | Room::None => self.limits.connections_when_short.min(self.limits.connections_max),
+        };
         let mut table = self.table();
-        if table.open.len() >= self.limits.connections_max {
+        if table.open.len() >= connections_max {
             let evicted = table
                 .open
                 .iter()
@@ -222,6 +226,8 @@ impl Drop for OpenRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::RoomFor;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn seats(connections_max: usize) -> Arc<Seats> {
         Seats::new(ServerLimits { connections_max, ..ServerLimits::default() })
@@ -267,6 +273,28 @@ mod tests {
         drop(removed.request());
         removed.standing().set(false);
         assert!(seats.try_take().is_some() && was_evicted(&removed));
+    }
+
+    #[test]
+    fn while_room_is_short_few_seats_are_given_and_none_is_taken_back() {
+        let short = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&short);
+        let room = RoomFor(Arc::new(move || if asked.load(Ordering::Relaxed) { Room::Short } else { Room::Enough }));
+        let seats = Seats::new(ServerLimits { connections_max: 8, connections_when_short: 2, room, ..ServerLimits::default() });
+        let earned = |seat: Seat| {
+            let seat = Arc::new(seat);
+            seat.handshaken(true);
+            drop(seat.request());
+            seat
+        };
+        let held: Vec<_> = (0..3).map(|_| earned(seats.try_take().expect("there is room"))).collect();
+        short.store(true, Ordering::Relaxed);
+        assert!(seats.try_take().is_none() && held.iter().all(|seat| !was_evicted(seat)));
+        drop(held);
+        let few: Vec<_> = (0..2).map(|_| earned(seats.try_take().expect("two are given even so"))).collect();
+        assert!(seats.try_take().is_none());
+        short.store(false, Ordering::Relaxed);
+        assert!(seats.try_take().is_some() && few.len() == 2);
     }
 
     #[test]

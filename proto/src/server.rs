@@ -6,7 +6,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    fmt, io,
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{
         fs::PermissionsExt,
@@ -62,6 +62,37 @@ pub struct ServerLimits {
     pub ping_interval: Duration,
     /// … and given up if no answer comes within this.
     pub ping_timeout: Duration,
+    /// Asked before a connection or a request is taken on.
+    pub room: RoomFor,
+    /// Connections open at once while room is short.
+    pub connections_when_short: usize,
+}
+
+/// How much may be taken on now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// All that the limits allow.
+    Enough,
+    /// Few connections.
+    Short,
+    /// And no requests but those between nodes.
+    None,
+}
+
+/// Says how much room there is; asked often, so it has to be quick.
+#[derive(Clone)]
+pub struct RoomFor(pub Arc<dyn Fn() -> Room + Send + Sync>);
+
+impl fmt::Debug for RoomFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RoomFor({:?})", (self.0)())
+    }
+}
+
+impl Default for RoomFor {
+    fn default() -> RoomFor {
+        RoomFor(Arc::new(|| Room::Enough))
+    }
 }
 
 impl Default for ServerLimits {
@@ -78,6 +109,8 @@ impl Default for ServerLimits {
             script_timeout: Duration::from_secs(330),
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(5),
+            room: RoomFor::default(),
+            connections_when_short: 16,
         }
     }
 }

@@ -14,5 +14,6 @@ mod provide;
 mod pump;
 pub mod run;
 mod script;
+mod shed;
 mod signals;
 pub mod telemetry;

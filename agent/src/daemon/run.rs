@@ -17,7 +17,7 @@ use super::{
     origin::{self, OriginError},
     provide::Provider,
     pump::{Ended, Pump},
-    script,
+    script, shed,
     signals::{self, Signal, Signals},
     telemetry,
 };
@@ -221,7 +221,13 @@ async fn run(
     let runtime = runtime(&data_dir, &identity, &advertised, &spawner, &door)?;
     let api = Api::new(identity.node, door.clone(), peers.clone(), keys.trust.clone(), doorkeeper, runtime.logs.clone());
 
-    let limits = server_limits();
+    let setting = script::Setting {
+        node: identity.node,
+        cluster: identity.cluster_name.clone(),
+        commands_max: config.external_commands_max as usize,
+    };
+    let (script, runner) = script::open(door.clone(), setting);
+    let limits = ServerLimits { room: shed::room(script.clone()), ..server_limits() };
     let port = Listener::tcp(config.listen, keys.trust.server_tls()).map_err(|error| RunError::Listen(config.listen.to_string(), error))?;
     let socket_path = data_dir.file("control.sock");
     let socket = Listener::unix(&socket_path).map_err(|error| RunError::Listen(socket_path.display().to_string(), error))?;
@@ -273,12 +279,6 @@ async fn run(
         let why = both.await.map_or_else(|error| error.to_string(), |()| "it was closed".to_owned());
         Ended { failed: true, why: format!("a listening socket failed: {why}") }
     };
-    let setting = script::Setting {
-        node: identity.node,
-        cluster: identity.cluster_name.clone(),
-        commands_max: config.external_commands_max as usize,
-    };
-    let (script, runner) = script::open(door.clone(), setting);
     let notebook = Notebook::new(data_dir, identity, managers);
     let pump = Pump { replica, clock, inbox, door, peers, store, provider, runtime, script, api, notebook, keys };
     let pumped = async {

@@ -6,5 +6,6 @@ pub mod keeper;
 pub mod plan;
 pub mod raft;
 pub mod replica;
+pub mod shedding;
 pub mod state;
 pub mod token;

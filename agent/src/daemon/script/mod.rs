@@ -27,9 +27,13 @@ use std::{collections::BTreeMap, env};
 /// What no script needs to know of this process's variables: what lets nodes in, and whom systemd hears.
 const KEPT_TO_OURSELVES: [&str; 2] = ["DISCO_TOKEN", "NOTIFY_SOCKET"];
 
+/// Why a call ended whose executor had to go.
+const SHED: &str = "the node is short of memory, so its script was ended";
+
 enum Word {
     Call { id: u64, call: ScriptCall },
     End,
+    Shed,
 }
 
 /// Where the pump leaves its words.
@@ -46,6 +50,13 @@ impl Script {
     /// Gives up the call in flight and ends the executor.
     pub fn end(&self) {
         let _ = self.0.try_send(Word::End);
+    }
+
+    /// Ends the executor because its memory is needed; a call in flight fails.
+    pub fn shed(&self) {
+        if self.0.is_empty() {
+            let _ = self.0.try_send(Word::Shed);
+        }
     }
 }
 
@@ -87,7 +98,7 @@ impl Runner {
         loop {
             match self.next_word().await {
                 Some(Word::Call { id, call }) => self.call(id, &call).await,
-                Some(Word::End) => self.stop(),
+                Some(Word::End | Word::Shed) => self.stop(),
                 // The pump is gone; so are we, soon.
                 None => std::future::pending().await,
             }
@@ -126,6 +137,7 @@ impl Runner {
             loop {
                 match words.recv().await {
                     Ok(Word::End) => return None,
+                    Ok(Word::Shed) => return Some(Err(SHED.to_owned())),
                     Ok(Word::Call { id, .. }) => {
                         door.report(Input::Scripted { id, outcome: Err("another call of the script is not over yet".into()) });
                     }
@@ -135,6 +147,9 @@ impl Runner {
         };
         let outcome = or(async { Some(self.carry_out(call, &ops).await) }, interrupted).await;
         self.sequence = ops.last_sequence();
+        if matches!(&outcome, Some(Err(why)) if why == SHED) {
+            self.stop();
+        }
         match outcome {
             Some(outcome) => self.door.report(Input::Scripted { id, outcome }),
             None => self.stop(),

@@ -32,10 +32,7 @@ pub struct Cgroups {
 impl Cgroups {
     /// `None`: there is no v2 hierarchy, or this process may not make groups in its own.
     pub fn find(node: NodeId) -> Option<Cgroups> {
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let mut base = mounted_at(&mounts, own)?;
+        let mut base = own()?;
         if base.ends_with(OWN_LEAF) {
             base.pop();
         }
@@ -132,6 +129,13 @@ fn pass_down(group: &Path) -> io::Result<()> {
 fn has(group: &Path, file: &str) -> bool {
     let text = fs::read_to_string(group.join(file)).unwrap_or_default();
     ["memory", "cpu"].iter().all(|wanted| text.split_whitespace().any(|word| word == *wanted))
+}
+
+/// The folder of the group this process is in; `None` where there is no v2 hierarchy.
+pub fn own() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    mounted_at(&fs::read_to_string("/proc/self/mountinfo").ok()?, own)
 }
 
 /// Where the group `own` is in the file system: proc_pid_mountinfo(5).
