@@ -29,8 +29,12 @@ pub enum Caller {
     Admin,
     /// Whoever performs a play.
     Stage,
-    /// A hook of the script; it does not wait.
-    Script,
+    /// A hook of the script, which ran in this term.
+    Script {
+        term: u64,
+    },
+    /// Somebody who asks what the script would say.
+    Onlooker,
     /// Somebody with a token and another key.
     Thief {
         secret: String,
@@ -70,7 +74,7 @@ pub enum Caller {
 impl Caller {
     pub fn process(&self) -> Option<(usize, Option<u64>)> {
         match self {
-            Caller::Client(_) | Caller::Admin | Caller::Stage | Caller::Script | Caller::Thief { .. } => None,
+            Caller::Client(_) | Caller::Admin | Caller::Stage | Caller::Script { .. } | Caller::Onlooker | Caller::Thief { .. } => None,
             Caller::Join { host, life }
             | Caller::Report { host, life, .. }
             | Caller::Enlist { host, life, .. }
@@ -193,7 +197,8 @@ impl World {
             Caller::Client(client) => self.client_hears(client, call, answer),
             Caller::Admin => self.admin_hears(call, answer),
             Caller::Stage => self.heard = Some(answer),
-            Caller::Script => {}
+            Caller::Script { term } => self.script_hears(term, answer),
+            Caller::Onlooker => self.onlooker_hears(answer),
             Caller::Thief { secret, key } => self.thief_hears(&secret, &key, answer),
             Caller::Join { host, life } => self.join_hears(host, life, answer),
             Caller::Report { host, life, report, rest, followed } => self.report_hears(host, life, report, rest, followed, answer),

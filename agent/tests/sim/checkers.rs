@@ -1,8 +1,10 @@
 //! What must be true whatever happens. Checkers only watch; they never act.
 //!
-//! Linearizability needs no search here: every write's answer and every read's version is a log index, so a register's
-//! history is right if no operation goes below what had already been shown when it began.
+//! Every write's answer and every read's version is a log index, so much of a register's history is checked as it
+//! happens: no operation goes below what had already been shown when it began. What indexes cannot tell is searched for
+//! at the end (`linear.rs`).
 
+use crate::{linear::Linear, logs::Logs};
 use agent::model::ids::MemberId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +20,8 @@ pub struct Checkers {
     admitted: BTreeMap<String, (u32, BTreeMap<Vec<u8>, u64>)>,
     /// The machine that each task was ever started on.
     tasks: BTreeMap<u64, usize>,
-    /// Versions of the key that scripts write their term to.
-    fenced: BTreeMap<u64, u64>,
+    pub logs: Logs,
+    pub linear: Linear,
 }
 
 #[derive(Default)]
@@ -30,7 +32,8 @@ struct Register {
     values: BTreeMap<u64, Vec<u8>>,
     /// Everything anybody tried to write.
     tried: BTreeSet<Vec<u8>>,
-    acked: BTreeSet<u64>,
+    /// Somebody tried to delete it: its absence proves nothing by itself.
+    deleted: bool,
 }
 
 impl Checkers {
@@ -47,16 +50,10 @@ impl Checkers {
         assert!(first == host, "violation: task {task} was started on n{first} and on n{host}");
     }
 
-    /// A script's write was applied at this index: never one of an older term after one of a newer.
-    pub fn fenced(&mut self, index: u64, value: &[u8]) {
+    /// The key that scripts write their term to was last written at this index.
+    pub fn fenced(&self, index: u64, value: &[u8]) {
         let term: u64 = String::from_utf8_lossy(value).parse().expect("hooks write their term");
-        self.fenced.insert(index, term);
-        let before = self.fenced.range(..index).next_back().map_or(0, |(_, term)| *term);
-        let after = self.fenced.range(index + 1..).next().map_or(u64::MAX, |(_, term)| *term);
-        assert!(
-            before <= term && term <= after,
-            "violation: a script's write of term {term} stands at index {index} among {before} and {after}"
-        );
+        self.logs.scripted(index, term);
     }
 
     pub fn digest(&mut self, member: MemberId, applied: u64, digest: u64) {
@@ -103,17 +100,29 @@ impl Checkers {
         let register = self.registers.get_mut(key).expect("a write begins before it ends");
         assert!(index > floor, "violation: write of {key} got index {index}, not above {floor} which was shown before it began");
         register.show(key, index, value);
-        register.acked.insert(index);
+    }
+
+    pub fn deletes(&mut self, key: &str) {
+        self.registers.entry(key.into()).or_default().deleted = true;
+    }
+
+    pub fn deleted(&mut self, key: &str, index: u64, floor: u64) {
+        assert!(index > floor, "violation: the deletion of {key} got index {index}, not above {floor} which was shown before it began");
+        let register = self.registers.get_mut(key).expect("a deletion begins before it ends");
+        register.floor = register.floor.max(index);
     }
 
     pub fn read(&mut self, key: &str, value: Option<&[u8]>, version: u64, floor: u64) {
         let register = self.registers.get_mut(key).expect("a read begins before it ends");
-        assert!(version >= floor, "violation: a read of {key} shows version {version}, but {floor} was shown before it began");
+        // A deletion leaves no version behind.
+        let gone = register.deleted && value.is_none();
+        assert!(gone || version >= floor, "violation: a read of {key} shows version {version}, but {floor} was shown before it began");
         match value {
             Some(value) => {
                 assert!(register.tried.contains(value), "violation: {key} holds a value nobody wrote");
                 register.show(key, version, value);
             }
+            None if gone => {}
             None => assert!(version == 0 && floor == 0, "violation: {key} was written (version {floor}) and reads as absent"),
         }
     }

@@ -7,6 +7,16 @@ use crate::mutants::Mutant;
 use agent::model::io::{Batch, Keyring, LogRecord, Restored, Seat};
 use std::collections::VecDeque;
 
+/// What became of the batch that was being written when the process died.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    Lost,
+    /// Whole on the platter, and nobody heard of it.
+    Synced,
+    /// Half of it on the platter.
+    Torn,
+}
+
 #[derive(Default)]
 pub struct Disk {
     pub durable: Restored,
@@ -41,9 +51,14 @@ impl Disk {
     }
 
     /// The process is gone. True if unsynced batches went with it.
-    pub fn crash(&mut self, synced_unheard: bool) -> bool {
-        if synced_unheard {
-            self.finish();
+    pub fn crash(&mut self, tail: Tail) -> bool {
+        match tail {
+            Tail::Synced => {
+                self.finish();
+            }
+            // The store knows a torn write by its checksum: it never happened.
+            Tail::Torn if self.mutant == Some(Mutant::TornTailTrusted) => self.finish_half(),
+            Tail::Torn | Tail::Lost => {}
         }
         let lost = !self.queue.is_empty();
         self.queue.clear();
@@ -51,6 +66,25 @@ impl Disk {
             self.durable.hard_state = self.hard_state_before.take();
         }
         lost
+    }
+
+    /// A store without checksums: what came first in the batch is there, the rest is not.
+    fn finish_half(&mut self) {
+        if let Some((_, batch)) = self.queue.pop_front()
+            && batch.seat.is_none()
+        {
+            take(&mut self.durable, Batch { hard_state: batch.hard_state, ..Batch::default() });
+        }
+    }
+
+    /// The log's entry at this index, durable or on its way.
+    pub fn entry(&self, index: u64) -> Option<&[u8]> {
+        let within = |entries: &'_ [LogRecord]| -> Option<usize> {
+            let at = index.checked_sub(entries.first()?.index)? as usize;
+            (at < entries.len()).then_some(at)
+        };
+        let pending = self.queue.iter().rev().find_map(|(_, batch)| Some(batch.entries[within(&batch.entries)?].bytes.as_slice()));
+        pending.or_else(|| Some(self.durable.entries[within(&self.durable.entries)?].bytes.as_slice()))
     }
 
     pub fn is_writing(&self) -> bool {

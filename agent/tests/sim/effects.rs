@@ -14,12 +14,13 @@ use agent::{
         instance::InstanceState,
         io::{Effect, Input, Provided, ProviderCall},
         query::{LaunchRequest, Principal},
+        service::Roll,
     },
 };
 use std::rc::Rc;
 
 /// Digests are compared at multiples of this log index: hashing the whole state is dear.
-const DIGEST_EVERY: u64 = 4;
+const DIGEST_EVERY: u64 = 8;
 
 impl World {
     pub fn input(&mut self, host: usize, input: Input) {
@@ -59,6 +60,12 @@ impl World {
     fn carry_out(&mut self, host: usize, life: u64, effect: Effect) {
         match effect {
             Effect::Persist { number, batch } => {
+                if let (Some(snapshot), Some(running)) = (&batch.snapshot, self.machines[host].running())
+                    && snapshot.reset_log
+                {
+                    // What it stands for was never in this log.
+                    running.watched_applied = running.watched_applied.max(snapshot.index);
+                }
                 if self.mutant == Some(Mutant::EarlyPersisted) {
                     self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Persisted { number } });
                 }
@@ -120,10 +127,12 @@ impl World {
 
     pub fn disk_done(&mut self, host: usize) {
         let life = self.machines[host].life;
-        if self.rng.chance(self.options.disk_error) {
-            self.counts.add(Count::DiskErrors);
-            self.note(10, host as u64, || format!("n{host} cannot write to its disk"));
-            self.input(host, Input::StoreFailed { why: "input/output error".into() });
+        let full = self.machines[host].full_until > self.now;
+        if full || self.rng.chance(self.options.disk_error) {
+            self.counts.add(if full { Count::DiskFullErrors } else { Count::DiskErrors });
+            self.note(10, host as u64, || format!("n{host} cannot write to its disk (full: {full})"));
+            let why = if full { "no space left on device" } else { "input/output error" };
+            self.input(host, Input::StoreFailed { why: why.into() });
             // A process that lives on after that would lie; whatever it does, the restart comes.
             assert!(!self.is_up(host), "violation: n{host} lives on after its store failed");
             return;
@@ -143,12 +152,37 @@ impl World {
     pub fn cloud_executes(&mut self, host: usize, life: u64, id: u64, call: ProviderCall) {
         let launch = matches!(call, ProviderCall::Launch(_));
         if self.rng.chance(self.options.cloud_failed) {
-            self.counts.add(if launch { Count::LaunchesFailed } else { Count::CloudCallsFailed });
+            self.counts.add(match call {
+                ProviderCall::Launch(_) => Count::LaunchesFailed,
+                ProviderCall::Terminate { .. } => Count::TerminationsFailed,
+                _ => Count::CloudCallsFailed,
+            });
             let outcome = Provided::Failed { why: "request limit exceeded".into(), final_: false };
             return self.cloud_answers(host, life, id, outcome);
         }
         self.note(12, id, || format!("cloud carries out {call:?}"));
-        let outcome = match call {
+        if self.rng.chance(self.options.cloud_twice) {
+            // The request came twice: somebody between repeated it.
+            self.counts.add(Count::CloudCallsTwice);
+            self.cloud_does(call.clone());
+        }
+        let terminate = matches!(call, ProviderCall::Terminate { .. });
+        let outcome = self.cloud_does(call);
+        if self.rng.chance(self.options.cloud_lost) {
+            self.counts.add(match (launch, terminate) {
+                (true, _) => Count::LaunchRepliesLost,
+                (_, true) => Count::TerminationRepliesLost,
+                _ => Count::CloudRepliesLost,
+            });
+            let outcome = Provided::Failed { why: "no answer within 3 s".into(), final_: false };
+            self.at(self.now + 3_000, Event::Tell { host, life: Some(life), input: Input::Provided { id, outcome } });
+            return;
+        }
+        self.cloud_answers(host, life, id, outcome);
+    }
+
+    fn cloud_does(&mut self, call: ProviderCall) -> Provided {
+        match call {
             ProviderCall::Launch(request) => self.launch(request),
             ProviderCall::Describe => {
                 let ago = if self.rng.chance(self.options.describe_stale) { self.rng.between(1, STALE_MS_MAX) } else { 0 };
@@ -159,17 +193,20 @@ impl World {
             }
             ProviderCall::Start { id } => self.start_instance(&id),
             ProviderCall::Stop { id } => self.stop_instance(&id),
-            ProviderCall::Terminate { id } => self.terminate_instance(&id),
-        };
-        if self.rng.chance(self.options.cloud_lost) {
-            if launch {
-                self.counts.add(Count::LaunchRepliesLost);
+            ProviderCall::Terminate { id } => {
+                self.check_has_no_seat(&id);
+                self.terminate_instance(&id)
             }
-            let outcome = Provided::Failed { why: "no answer within 3 s".into(), final_: false };
-            self.at(self.now + 3_000, Event::Tell { host, life: Some(life), input: Input::Provided { id, outcome } });
-            return;
         }
-        self.cloud_answers(host, life, id, outcome);
+    }
+
+    /// A node gives up its seat before its machine ends.
+    fn check_has_no_seat(&self, id: &str) {
+        let Some(instance) = self.cloud.instances.get(id) else { return };
+        let (Some(member), Some((_, voters, _))) = (self.machines[instance.host].disk.durable.member, self.checkers.newest_voters()) else {
+            return;
+        };
+        assert!(!voters.contains(&member), "violation: {id} is terminated while its member {} votes among {voters:?}", member.0);
     }
 
     fn cloud_answers(&mut self, host: usize, life: u64, id: u64, outcome: Provided) {
@@ -245,9 +282,13 @@ impl World {
         let Some(running) = self.machines[host].running() else { return };
         let applied = running.replica.applied();
         let news = applied != running.watched_applied;
-        running.watched_applied = applied;
         // An index that every member samples or none does, so that samples meet.
-        let digest = (news && applied % DIGEST_EVERY == 0).then(|| running.replica.state().digest());
+        let digest = (news && applied % DIGEST_EVERY == 0).then(|| crate::logs::hash(&running.replica.state().encode()));
+        if news {
+            self.see_entries(host);
+        }
+        let Some(running) = self.machines[host].running() else { return };
+        running.watched_applied = applied;
         let fenced = running.replica.state().kv.get(crate::scripts::FENCED).map(|record| (record.version, record.value.clone()));
         let Some(consensus) = running.replica.consensus() else { return };
         let (member, term, commit) = (consensus.member(), consensus.term(), consensus.commit_index());
@@ -266,15 +307,32 @@ impl World {
             self.checkers.fenced(fenced.0, &fenced.1);
         }
         if let Some(digest) = digest {
+            self.counts.add(Count::Digests);
             self.checkers.digest(member, applied, digest);
         }
         if let Some(membership) = membership.filter(|membership| membership.contains(member)) {
-            let managers = self.workload.managers.max(3);
+            let managers = self.workload.managers_most;
             if self.checkers.membership(applied, &membership.voters, membership.is_joint(), managers) {
                 self.note(17, applied, || {
                     format!("voters {:?}, learners {:?}, joint {}", membership.voters, membership.learners, membership.is_joint())
                 });
                 self.counts.add(if membership.is_joint() { Count::JointChanges } else { Count::VoterSets });
+            }
+        }
+    }
+
+    /// What was applied since the last look, as the disk was given it. (What a snapshot brought never was.)
+    fn see_entries(&mut self, host: usize) {
+        let machine = &self.machines[host];
+        let Some(Process::Running(running)) = &machine.process else { return };
+        let (replica, from) = (&running.replica, running.watched_applied);
+        let Some(member) = replica.consensus().map(Consensus::member) else { return };
+        let rolls = replica.state().services.values().any(|service| service.roll == Roll::Going);
+        for index in from + 1..=replica.applied() {
+            let Some(bytes) = machine.disk.entry(index) else { continue };
+            if let Some(proposal) = self.checkers.logs.committed(member, index, bytes, rolls, &mut self.counts) {
+                self.trace
+                    .line(self.now, || format!("entry {index} of term {}: {}", proposal.term, cut(format!("{:?}", proposal.command))));
             }
         }
     }
@@ -295,4 +353,12 @@ impl World {
         let term = |host: usize| self.consensus(host).filter(|consensus| consensus.is_leader()).map(Consensus::term);
         (0..self.machines.len()).filter_map(|host| Some((term(host)?, host))).max().map(|(_, host)| host)
     }
+}
+
+/// As much of a text as one line of the trace takes.
+pub fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(200) {
+        text.truncate(at);
+    }
+    text
 }

@@ -4,7 +4,7 @@ use crate::{
     counts::Count,
     world::{Event, World},
 };
-use agent::model::{ids::MemberId, instance::InstanceState, io::Input};
+use agent::model::{ids::MemberId, instance::InstanceState, io::Input, service::Roll};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -13,6 +13,7 @@ pub enum Fault {
     Crash,
     Pause,
     ClockJump,
+    DiskFull,
     /// An instance's process ends and nobody starts it but the leader.
     Die,
     /// An instance is gone, disk and all.
@@ -23,7 +24,7 @@ pub enum Fault {
 
 impl World {
     pub fn begin_faults(&mut self) {
-        for fault in [Fault::Partition, Fault::Crash, Fault::Pause, Fault::ClockJump, Fault::Die, Fault::Vanish] {
+        for fault in [Fault::Partition, Fault::Crash, Fault::Pause, Fault::ClockJump, Fault::DiskFull, Fault::Die, Fault::Vanish] {
             self.schedule(fault);
         }
     }
@@ -34,6 +35,7 @@ impl World {
             Fault::Crash => self.options.crash_every_ms,
             Fault::Pause => self.options.pause_every_ms,
             Fault::ClockJump => self.options.clock_jump_every_ms,
+            Fault::DiskFull => self.options.disk_full_every_ms,
             Fault::Die => self.options.die_every_ms,
             Fault::Vanish => self.options.vanish_every_ms,
             Fault::Heal | Fault::Restart(_) => 0,
@@ -82,6 +84,11 @@ impl World {
                     running.clock.skew_ms = skew;
                 }
             }
+            (Fault::DiskFull, Some(victim)) => {
+                self.counts.add(Count::DisksFull);
+                let (low, high) = self.options.disk_full_ms;
+                self.machines[victim].full_until = self.now + self.rng.between(low, high);
+            }
             (Fault::Die, Some(victim)) if self.machines[victim].instance.is_some() => {
                 self.counts.add(Count::InstancesDied);
                 self.stop_process(victim);
@@ -116,6 +123,13 @@ impl World {
             return;
         }
         self.counts.add(Count::Crashes);
+        if self.leader() == Some(host) {
+            self.counts.add(Count::LeadersCrashed);
+            let state = self.replica(host).expect("a leader runs").state();
+            if state.services.values().any(|service| service.roll == Roll::Going) {
+                self.counts.add(Count::LeadersCrashedInRoll);
+            }
+        }
         self.stop_process(host);
         if self.machines[host].instance.is_none() || self.rng.chance(500) {
             self.restart_later(host);
@@ -166,6 +180,7 @@ impl World {
         self.network.heal();
         for machine in &mut self.machines {
             machine.paused_until = 0;
+            machine.full_until = 0;
             machine.drift_ppm = 0;
         }
         let idle: Vec<usize> =

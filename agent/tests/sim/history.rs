@@ -2,6 +2,7 @@
 
 use crate::{
     counts::{Count, Counts},
+    node::Process,
     world::World,
 };
 use agent::{
@@ -17,6 +18,8 @@ const SETTLE_MAX_MS: u64 = 90_000;
 /// A leader that a restart of all machines needs no longer than this to show itself.
 const LEADERLESS_MS: u64 = 8_000;
 const LOOK_EVERY_MS: u64 = 250;
+/// How long a cluster at rest is watched.
+const REST_MS: u64 = 5_000;
 
 pub struct Outcome {
     pub hash: u64,
@@ -41,7 +44,32 @@ pub fn play_in(world: &mut World) {
     settle(world);
     world.workload.closing = true;
     finish_clients(world);
-    world.check_all_is_there();
+    let leader = world.leader().expect("a cluster at rest has a leader");
+    world.read_the_end(leader);
+    let checked = world.checkers.linear.check();
+    world.counts.add_many(Count::LinearChecked, checked);
+    rest(world);
+}
+
+/// With nothing to do nothing is done: no task moves, nobody is elected, not one entry is written.
+fn rest(world: &mut World) {
+    world.workload.quiet = true;
+    // What was sent before that arrives.
+    let mut calm = 0;
+    while calm < 4 {
+        world.run_until(world.now + LOOK_EVERY_MS);
+        calm = if world.missing().is_none() { calm + 1 } else { 0 };
+    }
+    let look = |world: &World| {
+        let leader = world.leader().expect("a cluster at rest has a leader");
+        let replica = world.replica(leader).expect("a leader runs");
+        (leader, world.placement(replica), replica.applied())
+    };
+    let before = look(world);
+    world.run_until(world.now + REST_MS);
+    let after = look(world);
+    assert!(before == after, "violation: nothing happened for {REST_MS} ms, and yet {before:?} became {after:?}");
+    world.counts.add_many(Count::ServicesBlocked, world.workload.blocked);
 }
 
 pub fn finish(world: &World) -> Outcome {
@@ -93,7 +121,12 @@ impl World {
         }
         let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
         let replica = self.replica(leader).expect("a leader runs");
-        self.missing_in(replica).or_else(|| self.missing_on_machines(replica)).or_else(|| self.missing_tasks(replica))
+        if let Some(missing) = self.missing_in(replica).or_else(|| self.missing_on_machines(replica)) {
+            return Some(missing);
+        }
+        let (missing, blocked) = self.missing_tasks(replica.state());
+        self.workload.blocked = blocked;
+        missing
     }
 
     fn missing_in(&self, replica: &Replica) -> Option<String> {
@@ -134,6 +167,9 @@ impl World {
     }
 
     fn missing_on_machines(&self, replica: &Replica) -> Option<String> {
+        if let Some(host) = self.machines.iter().position(|machine| matches!(machine.process, Some(Process::Joining { .. }))) {
+            return Some(format!("n{host} asks to be let in"));
+        }
         let state = replica.state();
         let active = self.cloud.active();
         let launched = state.nodes.values().filter(|node| node.instance.is_some()).count();
@@ -155,17 +191,5 @@ impl World {
             }
         }
         None
-    }
-
-    /// Every acknowledged write. The leader's state will do: the digests of all are equal.
-    fn check_all_is_there(&mut self) {
-        let keys = self.checkers.keys();
-        let leader = self.leader().expect("a cluster at rest has a leader");
-        for key in keys {
-            let floor = self.checkers.begin(&key, None);
-            let state = self.replica(leader).expect("a leader runs").state();
-            let (value, version) = state.kv.get(&key).map_or((None, 0), |record| (Some(record.value.clone()), record.version));
-            self.checkers.read(&key, value.as_deref(), version, floor);
-        }
     }
 }

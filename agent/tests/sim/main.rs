@@ -5,6 +5,7 @@
 
 mod calls;
 mod checkers;
+mod clients;
 mod clock;
 mod cloud;
 mod counts;
@@ -12,6 +13,8 @@ mod disk;
 mod effects;
 mod faults;
 mod history;
+mod linear;
+mod logs;
 mod mutants;
 mod network;
 mod node;
@@ -19,6 +22,7 @@ mod options;
 mod plays;
 mod rng;
 mod scripts;
+mod services;
 mod tasks;
 mod trace;
 mod workload;
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
     if args.trace && args.play.is_none() {
         return trace(&args);
     }
+    linear::check_the_checker();
     let began = Instant::now();
     let failed_plays = perform_plays(&args);
     let (counts, passed, failures) = run_all(&args);
@@ -193,11 +198,13 @@ fn run_all(args: &Args) -> (Counts, usize, Vec<Failure>) {
                     let turn = next.fetch_add(1, Ordering::Relaxed);
                     let Some(seed) = args.seeds.get(turn).copied() else { return };
                     let mut result = play(seed, args.mutant);
-                    if let Ok(first) = &result
-                        && turn.is_multiple_of(TWICE_EVERY)
-                        && play(seed, args.mutant).map(|second| second.hash) != Ok(first.hash)
+                    if turn.is_multiple_of(TWICE_EVERY)
+                        && let Ok(first) = &mut result
                     {
-                        result = Err("violation: the same seed twice gave two histories".into());
+                        first.counts.add(Count::PlayedTwice);
+                        if play(seed, args.mutant).map(|second| second.hash) != Ok(first.hash) {
+                            result = Err("violation: the same seed twice gave two histories".into());
+                        }
                     }
                     let mut results = results.lock().expect("no thread panics while it holds the results");
                     match result {

@@ -18,7 +18,9 @@ pub enum Mutant {
     /// An agent does not find the tasks that outlived its predecessor.
     TasksNotFound,
     /// A script's writes come without the term they belong to.
-    ForgottenFence,
+    StaleTermAccepted,
+    /// What half a batch left on the disk is taken for the whole.
+    TornTailTrusted,
 }
 
 impl Mutant {
@@ -29,7 +31,8 @@ impl Mutant {
         (Mutant::SkippedReadIndex, "skipped-read-index"),
         (Mutant::ForgottenRequestId, "forgotten-request-id"),
         (Mutant::TasksNotFound, "tasks-not-found"),
-        (Mutant::ForgottenFence, "forgotten-fence"),
+        (Mutant::StaleTermAccepted, "stale-term-accepted"),
+        (Mutant::TornTailTrusted, "torn-tail-trusted"),
     ];
 
     pub fn named(name: &str) -> Option<Mutant> {

@@ -29,6 +29,8 @@ pub struct Machine {
     pub drift_ppm: i64,
     pub skew_ms: i64,
     pub paused_until: u64,
+    /// Its disk takes nothing more until then.
+    pub full_until: u64,
     /// Terminated or vanished: there is no such machine any more.
     pub gone: bool,
     /// The process said it must not be started again (removed from the cluster).
@@ -123,6 +125,17 @@ impl Machine {
 
     pub fn name(&self) -> String {
         self.address.replace([':', '.'], "-")
+    }
+
+    /// Machines come in two sizes and two zones, which their addresses tell.
+    pub fn memory(&self) -> u64 {
+        let mib = if self.address.len().is_multiple_of(2) { 1024 } else { 2048 };
+        mib << 20
+    }
+
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let odd = self.address.bytes().map(u64::from).sum::<u64>() % 2 == 1;
+        BTreeMap::from([("zone".to_string(), if odd { "a" } else { "b" }.to_string())])
     }
 
     pub fn is_member_of_cluster(&self) -> bool {

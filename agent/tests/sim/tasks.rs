@@ -6,30 +6,24 @@
 use crate::{
     counts::Count,
     mutants::Mutant,
-    rng::Rng,
     world::{Event, World},
 };
-use agent::{
-    logic::replica::Replica,
-    model::{
-        io::Input,
-        query::Op,
-        task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskState},
-    },
+use agent::model::{
+    io::Input,
+    task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Programs by their first letter: this one never stays up.
 pub const BROKEN: &str = "broken";
 
-/// Tasks placed in one history; more were placed and stopped again and again.
-const TASKS_PLACED_MAX: u64 = 500;
-
 /// What a machine's disk and process table know of tasks.
 #[derive(Default)]
 pub struct Runtime {
     records: BTreeMap<TaskNumber, TaskOrder>,
     pub running: BTreeMap<TaskNumber, u32>,
+    /// Fixed ports of the node, held by processes until they end.
+    ports: BTreeMap<u16, TaskNumber>,
     /// Told by a leader that these are not to run here.
     unwanted: BTreeSet<TaskNumber>,
     /// Lives of the agent in which a leader spoke to it.
@@ -39,11 +33,20 @@ pub struct Runtime {
     pids: u32,
 }
 
+impl Runtime {
+    fn end(&mut self, number: TaskNumber) {
+        self.running.remove(&number);
+        self.ports.retain(|_, holder| *holder != number);
+    }
+}
+
 pub enum TaskStep {
     /// The child is about to exec, in this life of the agent.
     Execs(u64, Box<TaskOrder>),
     /// The process with this pid ends.
     Ends(TaskNumber, u32, Exit),
+    /// It ends by chance, unless everything is healed by then.
+    Fails(TaskNumber, u32, Exit),
 }
 
 impl World {
@@ -100,6 +103,7 @@ impl World {
             }
             TaskCall::Stop { number, signal, timeout_ms } => {
                 let Some(pid) = self.machines[host].runtime.running.get(&number).copied() else { return };
+                self.counts.add(Count::TasksAskedToEnd);
                 let exit = Exit::Signal(if self.rng.chance(100) { 9 } else { signal as i32 });
                 let takes = if exit == Exit::Signal(9) { timeout_ms.min(3_000) } else { 200 };
                 self.later((1, takes), Event::Task { host, step: TaskStep::Ends(number, pid, exit) });
@@ -128,19 +132,25 @@ impl World {
                 runtime.pids += 1;
                 let pid = runtime.pids;
                 runtime.running.insert(order.number, pid);
-                let dies_in = if order.spec.command[0] == BROKEN { (1, 700) } else { (100, 20_000) };
-                if order.spec.command[0] == BROKEN || self.rng.chance(self.options.task_trouble) {
+                for port in order.spec.ports.iter().filter_map(|port| port.public) {
+                    let holder = runtime.ports.insert(port, order.number);
+                    assert!(holder.is_none(), "violation: task {} finds port {port} of n{host} held by {holder:?}", order.number.0);
+                }
+                let broken = order.spec.command[0] == BROKEN;
+                if broken || self.rng.chance(self.options.task_trouble) {
                     let exit = if self.rng.chance(500) { Exit::Code(1) } else { Exit::Signal(11) };
-                    self.later(dies_in, Event::Task { host, step: TaskStep::Ends(order.number, pid, exit) });
+                    let step = if broken { TaskStep::Ends(order.number, pid, exit) } else { TaskStep::Fails(order.number, pid, exit) };
+                    self.later(if broken { (1, 700) } else { (100, 20_000) }, Event::Task { host, step });
                 }
                 (order.number, TaskEvent::Up { pid, ports: BTreeMap::new(), adopted: false })
             }
-            TaskStep::Ends(number, pid, exit) => {
+            TaskStep::Fails(..) if self.workload.patient => return,
+            TaskStep::Ends(number, pid, exit) | TaskStep::Fails(number, pid, exit) => {
                 if self.machines[host].runtime.running.get(&number) != Some(&pid) {
                     return;
                 }
                 self.counts.add(Count::TasksEnded);
-                self.machines[host].runtime.running.remove(&number);
+                self.machines[host].runtime.end(number);
                 (number, TaskEvent::Ended(exit))
             }
         };
@@ -153,6 +163,7 @@ impl World {
     /// The machine went down, not only its agent.
     pub fn tasks_end(&mut self, host: usize) {
         self.machines[host].runtime.running.clear();
+        self.machines[host].runtime.ports.clear();
     }
 
     /// A leader's answer to a report reached the agent.
@@ -177,54 +188,4 @@ impl World {
     pub fn hears_itself(&mut self, host: usize) {
         self.machines[host].runtime.spoken_to = self.machines[host].life;
     }
-
-    /// At rest: what is declared runs, once, and nothing else does.
-    pub fn missing_tasks(&self, replica: &Replica) -> Option<String> {
-        if !self.options.services {
-            return None;
-        }
-        let state = replica.state();
-        assert!(state.last_task < TASKS_PLACED_MAX, "violation: {} tasks were placed in one history", state.last_task);
-        if state.script.applied != state.script.version || !state.script.error.is_empty() {
-            return Some(format!("the script is at version {} of {}: {}", state.script.applied, state.script.version, state.script.error));
-        }
-        for service in state.services.values() {
-            let running = state.tasks_of(&service.name).filter(|t| t.wanted && t.seen.state == TaskState::Running).count();
-            let desired = state.desired(service) as usize;
-            if running != desired || service.roll != agent::model::service::Roll::Done {
-                return Some(format!("service {} runs {running} of {desired}, {:?}", service.name, service.roll));
-            }
-        }
-        if let Some(task) = state.tasks.values().find(|t| !t.wanted) {
-            return Some(format!("task {} is not forgotten: {task:?}", task.number.0));
-        }
-        for node in state.nodes.values() {
-            let host = self.host_of(node.id)?;
-            let wanted: Vec<TaskNumber> = state.tasks.values().filter(|t| t.node == node.id).map(|t| t.number).collect();
-            let there: Vec<TaskNumber> = self.machines[host].runtime.running.keys().copied().collect();
-            if wanted != there {
-                return Some(format!("n{host} runs {there:?}, not {wanted:?}"));
-            }
-        }
-        None
-    }
-}
-
-/// What people do with services now and then.
-pub fn whim(rng: &mut Rng, node: String) -> Op {
-    let name = rng.pick(&["web", "db", "all"]).expect("not empty").to_string();
-    match rng.below(8) {
-        0 => Op::ServiceScale { name, replicas: rng.below(5) as u32 },
-        1 => Op::ServiceRestart(name),
-        2 => Op::ServiceRollback(name),
-        3 => Op::ModulesRollback,
-        4 => Op::NodeDrain { node, drain: true },
-        5 => Op::NodeDrain { node, drain: false },
-        _ => Op::ModulesPut(crate::scripts::write(rng, true)),
-    }
-}
-
-/// It may be refused: there is no such service, or nothing to go back to.
-pub fn is_whim(op: &Op) -> bool {
-    matches!(op, Op::NodeDrain { .. } | Op::ServiceScale { .. } | Op::ServiceRestart(_) | Op::ServiceRollback(_) | Op::ModulesRollback)
 }

@@ -1,12 +1,10 @@
-//! Who uses the cluster: clients with keys and values, one administrator, and thieves with somebody else's token.
-//!
-//! A client has one request under way and repeats it, with its id, until it is answered or the client gives up.
+//! Who uses the cluster: clients (`clients.rs`), one administrator, and thieves with somebody else's token.
 
 use crate::{
     calls::Caller,
+    clients::{Client, TRIES_MAX},
     cloud::Cloud,
     counts::Count,
-    mutants::Mutant,
     node::Body,
     options::Options,
     world::{Event, World},
@@ -15,7 +13,7 @@ use agent::model::{
     command::{Joiner, KINDS_KNOWN},
     ids::{NodeId, RequestId},
     node::Role,
-    query::{Answer, Op, Principal, Query, Request, View, Written},
+    query::{Answer, Op, Principal, Request, Written},
     settings::SettingsChange,
 };
 use std::{
@@ -24,53 +22,37 @@ use std::{
 };
 
 const ADMIN: u64 = 1_000;
-const TRIES_MAX: u32 = 12;
 
 #[derive(Default)]
 pub struct Workload {
-    clients: Vec<Client>,
-    admin: AdminDesk,
+    pub clients: Vec<Client>,
+    pub admin: AdminDesk,
     max_nodes: u32,
     max_launches: u32,
     pub managers: u32,
+    /// The most managers that were ever allowed.
+    pub managers_most: u32,
     /// What the administrator last asked for.
     pub target: u32,
     outsiders_left: u32,
     outsiders_wait: u32,
     tokens: BTreeMap<String, u32>,
-    values: u64,
+    pub values: u64,
     pub vanished_at: Option<u64>,
     /// Clients finish what they have and start nothing new.
     pub closing: bool,
     /// Nothing is given up any more.
     pub patient: bool,
+    /// Scripts write nothing any more.
+    pub quiet: bool,
+    /// Services at rest that no node has room for.
+    pub blocked: u64,
 }
 
 #[derive(Default)]
-struct Client {
+pub struct AdminDesk {
     sequence: u64,
-    current: Option<Pending>,
-}
-
-#[derive(Clone)]
-struct Pending {
-    what: What,
-    key: String,
-    floor: u64,
-    tries: u32,
-    call: u64,
-}
-
-#[derive(Clone)]
-enum What {
-    Write(Vec<u8>),
-    Read { stale: bool },
-}
-
-#[derive(Default)]
-struct AdminDesk {
-    sequence: u64,
-    todo: VecDeque<Op>,
+    pub todo: VecDeque<Op>,
     current: Option<(u64, Op, u32)>,
 }
 
@@ -83,6 +65,8 @@ impl Workload {
             max_nodes,
             max_launches,
             managers: options.managers,
+            // Three by default, until the administrator's word is heard.
+            managers_most: options.managers.max(3),
             target: 1,
             outsiders_left: options.outsiders,
             ..Workload::default()
@@ -146,121 +130,10 @@ impl World {
         self.at(100, Event::Admin);
     }
 
-    /// The last modules are pushed: these can run.
-    pub fn settle_services(&mut self) {
-        if self.options.services {
-            let files = crate::scripts::write(&mut self.rng, false);
-            self.workload.admin.todo.push_back(Op::ModulesPut(files));
-            for host in self.hosts() {
-                let node = self.machines[host].identity.node.to_string();
-                self.workload.admin.todo.push_back(Op::NodeDrain { node, drain: false });
-            }
-        }
-    }
-
-    fn think(&mut self, client: usize) {
-        let think = self.options.think_ms;
-        self.later((think / 2, 2 * think), Event::Client(client));
-    }
-
     /// Anybody who might answer; a person tries one address after the other.
-    fn any_host(&mut self) -> Option<usize> {
+    pub fn any_host(&mut self) -> Option<usize> {
         let hosts: Vec<usize> = (0..self.machines.len()).filter(|host| self.machines[*host].running().is_some()).collect();
         self.rng.pick(&hosts).copied()
-    }
-
-    // ---- clients
-
-    pub fn client_acts(&mut self, client: usize) {
-        if self.workload.clients[client].current.is_none() {
-            if self.workload.closing {
-                return;
-            }
-            self.begin_request(client);
-        }
-        let to = self.any_host();
-        let Some(pending) = self.workload.clients[client].current.clone() else { return };
-        if pending.tries > 0 {
-            self.counts.add(Count::Retries);
-        }
-        if self.mutant == Some(Mutant::ForgottenRequestId) && pending.tries > 0 {
-            self.workload.clients[client].sequence += 1;
-        }
-        let skips = self.mutant == Some(Mutant::SkippedReadIndex);
-        let request = match &pending.what {
-            What::Write(value) => Request::Write {
-                id: RequestId { client: client as u64 + 1, sequence: self.workload.clients[client].sequence },
-                op: Op::KvSet { key: pending.key.clone(), value: value.clone() },
-            },
-            What::Read { stale } => Request::Read { stale: *stale || skips, query: Query::KvGet(pending.key.clone()) },
-        };
-        // A read that is asked again is a new read.
-        let floor = if matches!(pending.what, What::Read { .. }) { self.checkers.begin(&pending.key, None) } else { pending.floor };
-        let timeout = self.rng.between(400, 4_000);
-        let call = self.call(Caller::Client(client), to, Principal::Admin, Rc::new(Body::Ask(request)), timeout);
-        if let Some(pending) = &mut self.workload.clients[client].current {
-            pending.floor = floor;
-            pending.tries += 1;
-            pending.call = call;
-        }
-    }
-
-    fn begin_request(&mut self, client: usize) {
-        let dice = self.rng.below(100);
-        let register = format!("r{}", self.rng.below(3));
-        // Large values fill the space for values: those keys come round again.
-        let own = if self.options.value_bytes > 8 { self.workload.values % 40 } else { self.workload.values };
-        let (key, write) = match dice {
-            0..40 => (format!("w{own}"), true),
-            40..65 => (register, true),
-            _ => (register, false),
-        };
-        let what = if write {
-            self.workload.values += 1;
-            let mut value = self.workload.values.to_le_bytes().to_vec();
-            value.resize(self.options.value_bytes.max(8), 0);
-            What::Write(value)
-        } else {
-            What::Read { stale: dice >= 90 }
-        };
-        let floor = match &what {
-            What::Write(value) => self.checkers.begin(&key, Some(value)),
-            What::Read { .. } => self.checkers.begin(&key, None),
-        };
-        self.workload.clients[client].sequence += 1;
-        self.workload.clients[client].current = Some(Pending { what, key, floor, tries: 0, call: 0 });
-    }
-
-    pub fn client_hears(&mut self, client: usize, call: u64, answer: Option<Answer>) {
-        let Some(pending) = self.workload.clients[client].current.clone().filter(|pending| pending.call == call) else { return };
-        let done = match (&pending.what, answer) {
-            (What::Write(value), Some(Answer::Written { index, .. })) => {
-                self.checkers.wrote(&pending.key, value, index, pending.floor);
-                self.counts.add(Count::AckedWrites);
-                true
-            }
-            (What::Read { stale }, Some(Answer::Read { view: View::Kv { value, version }, .. })) => {
-                if *stale {
-                    self.checkers.stale_read(&pending.key, value.as_deref(), version);
-                    self.counts.add(Count::StaleReads);
-                } else {
-                    self.checkers.read(&pending.key, value.as_deref(), version, pending.floor);
-                    self.counts.add(Count::Reads);
-                }
-                true
-            }
-            (_, None | Some(Answer::Busy | Answer::Unavailable { .. } | Answer::Elsewhere { .. })) => false,
-            (_, Some(other)) => panic!("violation: a client with {} got {other:?}", pending.key),
-        };
-        if done {
-            self.workload.clients[client].current = None;
-        } else if pending.tries >= TRIES_MAX && !self.workload.patient {
-            if matches!(pending.what, What::Write(_)) {
-                self.counts.add(Count::UnknownWrites);
-            }
-            self.workload.clients[client].current = None;
-        }
-        self.think(client);
     }
 
     // ---- the administrator
@@ -303,13 +176,15 @@ impl World {
                 let role = if self.rng.chance(500) { Role::Manager } else { Role::Worker };
                 self.workload.admin.todo.push_back(Op::NodePrefer { node: node.to_string(), role });
             }
+        } else if due(self, self.options.managers_every_ms) {
+            self.counts.add(Count::ManagersChanged);
+            let managers = *self.rng.pick(&[1, 3, 5, 7]).expect("not empty");
+            self.workload.managers = managers;
+            self.workload.managers_most = self.workload.managers_most.max(managers);
+            self.workload.admin.todo.push_back(Op::Configure(SettingsChange { managers: Some(managers), ..SettingsChange::default() }));
         } else if self.options.services && due(self, self.options.whim_every_ms) {
             self.counts.add(Count::Whims);
-            let hosts = self.hosts();
-            let host = self.rng.pick(&hosts).copied().unwrap_or_default();
-            let node = self.machines[host].identity.node.to_string();
-            let op = crate::tasks::whim(&mut self.rng, node);
-            self.workload.admin.todo.push_back(op);
+            self.whim();
         } else if self.workload.outsiders_left > 0 && self.rng.chance(200) {
             self.workload.outsiders_left -= 1;
             self.workload.outsiders_wait += 1;
@@ -333,7 +208,7 @@ impl World {
             }
             Some(Answer::Written { .. }) => self.workload.admin.current = None,
             Some(Answer::Refused { code, why }) => {
-                let may = matches!(op, Op::NodeRemove(_) | Op::NodePrefer { .. }) || crate::tasks::is_whim(&op);
+                let may = matches!(op, Op::NodeRemove(_) | Op::NodePrefer { .. }) || crate::services::is_whim(&op);
                 assert!(may, "violation: {op:?} was refused: {code}: {why}");
                 self.workload.admin.current = None;
             }

@@ -8,7 +8,7 @@ use crate::{
     checkers::Checkers,
     cloud::Cloud,
     counts::{Count, Counts},
-    disk::Disk,
+    disk::{Disk, Tail},
     faults::Fault,
     mutants::Mutant,
     network::{Endpoint, Fate, Network},
@@ -171,6 +171,7 @@ impl World {
             drift_ppm,
             skew_ms: self.rng.signed(self.options.skew_ms),
             paused_until: 0,
+            full_until: 0,
             gone: false,
             retired: false,
             runtime: Runtime::default(),
@@ -355,11 +356,16 @@ impl World {
         if self.machines[host].process.take().is_none() {
             return;
         }
-        let synced_unheard = self.machines[host].disk.is_writing() && self.rng.chance(400);
-        let lost = self.machines[host].disk.crash(synced_unheard);
+        let mut tail = Tail::Lost;
+        if self.machines[host].disk.is_writing() {
+            tail = *self.rng.pick(&[Tail::Lost, Tail::Synced, Tail::Torn]).expect("not empty");
+        }
+        let lost = self.machines[host].disk.crash(tail);
         self.machines[host].life += 1;
-        if synced_unheard {
-            self.counts.add(Count::CrashesSynced);
+        match tail {
+            Tail::Lost => {}
+            Tail::Synced => self.counts.add(Count::CrashesSynced),
+            Tail::Torn => self.counts.add(Count::CrashesTorn),
         }
         if lost {
             self.counts.add(Count::CrashesUnsynced);

@@ -203,6 +203,8 @@ impl<'a> Look<'a> {
             // Never more new ones than wanted: the surplus would be stopped, and placed, and stopped.
             for _ in 0..slots.min(remaining.len()).min(self.desired.saturating_sub(stays + missing)) {
                 if !self.place(room, None) {
+                    // No room beside the old ones: one that does not run anyway makes way.
+                    remaining.iter().find(|t| !is_up(t)).into_iter().for_each(|task| self.stop(task));
                     break;
                 }
             }
@@ -251,11 +253,10 @@ impl<'a> Look<'a> {
                 (Some(new), _) if is_up(new) => old.iter().for_each(|task| self.stop(task)),
                 (Some(_), _) => {}
                 (None, Some(_)) if coming >= self.parallel() => {}
-                (None, Some(_)) => {
+                (None, Some(first)) => {
                     coming += 1;
-                    if self.start_first {
-                        self.place(room, Some(node.id));
-                    } else {
+                    let beside = self.start_first && self.place(room, Some(node.id));
+                    if !beside && (!self.start_first || !is_up(first)) {
                         old.iter().for_each(|task| self.stop(task));
                     }
                 }

@@ -342,13 +342,16 @@ impl Replica {
         if matches!(hook, Hook::Configure | Hook::Leader) {
             (self.script.failures, self.script.retry_at) = (0, 0);
         }
-        if self.script.failing.take_if(|failing| same_hook(failing, &hook)).is_some()
-            || (hook == Hook::Configure && !self.state.script.error.is_empty())
-        {
+        let failed = self.script.failing.take_if(|failing| same_hook(failing, &hook)).is_some();
+        if failed || (hook == Hook::Configure && !self.state.script.error.is_empty()) {
             self.propose_for_script(Command::ScriptError(String::new()));
         }
         for number in &report.stopped {
             self.script.timers.remove(number);
+        }
+        if hook == Hook::Configure {
+            // What failed before belongs to a script that is over.
+            self.script.failing = None;
         }
         match hook {
             Hook::Configure => self.configured(report),
