@@ -5,6 +5,7 @@
 
 use crate::{
     counts::Count,
+    mutants::Mutant,
     network::{Endpoint, Fate},
     node::{Asked, Body, Process},
     world::{Event, World},
@@ -144,6 +145,15 @@ impl World {
         if !admitted {
             return self.at(self.now + 1, Event::CallReturn { call, answer: None });
         }
+        let body = match &*body {
+            Body::Ask(Request::Join { secret, node }) if self.mutant == Some(Mutant::TokenNotBoundToItsKey) => {
+                let holder = self.machines.iter().position(|machine| machine.identity.secret == *secret);
+                let node = holder.map_or(node.clone(), |holder| self.joiner(holder));
+                Rc::new(Body::Ask(Request::Join { secret: secret.clone(), node }))
+            }
+            _ => body,
+        };
+        let Some(running) = self.machines[host].running() else { return };
         let asked = Asked { call, from, principal: principal.clone(), body: body.clone(), forwarded };
         running.tickets.insert(ticket, asked);
         let input = match &*body {
@@ -238,7 +248,10 @@ impl World {
 
     fn report_hears(&mut self, host: usize, life: u64, report: Report, mut rest: Vec<String>, followed: bool, answer: Option<Answer>) {
         match answer {
-            Some(Answer::Reported { leader, leader_address, managers, removed, orders }) => {
+            Some(Answer::Reported { leader, leader_address, managers, removed, mut orders }) => {
+                if self.mutant == Some(Mutant::OrdersOutOfDate) {
+                    self.mix_up(host, &mut orders);
+                }
                 // Where managers are is kept on disk: a restarted worker must find them again.
                 if !managers.is_empty() {
                     self.machines[host].identity.seeds = managers.iter().map(|peer| peer.address.clone()).collect();

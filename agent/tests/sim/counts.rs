@@ -40,6 +40,8 @@ counts! {
     CrashesUnsynced "crashes that lost an unsynced batch",
     CrashesSynced "crashes after a sync nobody heard of",
     CrashesTorn "crashes that tore a batch",
+    CrashesInWrite "crashes in the middle of a write",
+    CrashesAfterVote "crashes right after a vote",
     LeadersCrashed "crashes of a leader",
     LeadersCrashedInRoll "crashes of a leader in the middle of an update",
     CrashesOfAll "crashes of all at once",

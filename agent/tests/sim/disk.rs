@@ -39,6 +39,11 @@ impl Disk {
         self.queue.len() == 1
     }
 
+    /// Whether the batch being written is a vote (or a term) and nothing else.
+    pub fn writes_a_vote(&self) -> bool {
+        self.queue.front().is_some_and(|(_, batch)| batch.entries.is_empty() && batch.snapshot.is_none() && batch.hard_state.is_some())
+    }
+
     /// The batch being written is durable. Its number, and whether another one begins.
     pub fn finish(&mut self) -> (u64, bool) {
         let (number, batch) = self.queue.pop_front().expect("a write that ends was begun");
@@ -50,6 +55,12 @@ impl Disk {
         (number, !self.queue.is_empty())
     }
 
+    /// The batch was not written, and nobody minds.
+    pub fn finish_without(&mut self) -> (u64, bool) {
+        let (number, _) = self.queue.pop_front().expect("a write that ends was begun");
+        (number, !self.queue.is_empty())
+    }
+
     /// The process is gone. True if unsynced batches went with it.
     pub fn crash(&mut self, tail: Tail) -> bool {
         match tail {
@@ -57,7 +68,7 @@ impl Disk {
                 self.finish();
             }
             // The store knows a torn write by its checksum: it never happened.
-            Tail::Torn if self.mutant == Some(Mutant::TornTailTrusted) => self.finish_half(),
+            Tail::Torn if self.mutant == Some(Mutant::TornWriteSpoilsMore) => self.spoil(),
             Tail::Torn | Tail::Lost => {}
         }
         let lost = !self.queue.is_empty();
@@ -68,13 +79,9 @@ impl Disk {
         lost
     }
 
-    /// A store without checksums: what came first in the batch is there, the rest is not.
-    fn finish_half(&mut self) {
-        if let Some((_, batch)) = self.queue.pop_front()
-            && batch.seat.is_none()
-        {
-            take(&mut self.durable, Batch { hard_state: batch.hard_state, ..Batch::default() });
-        }
+    /// A store that writes where it wrote before: what was torn took the entry before it along.
+    fn spoil(&mut self) {
+        self.durable.entries.pop();
     }
 
     /// The log's entry at this index, durable or on its way.

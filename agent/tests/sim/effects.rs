@@ -11,7 +11,7 @@ use crate::{
 use agent::{
     logic::{raft::Consensus, replica::Replica},
     model::{
-        instance::InstanceState,
+        instance::{InstanceDesired, InstanceRecord, InstanceState},
         io::{Effect, Input, Provided, ProviderCall},
         query::{LaunchRequest, Principal},
         service::Roll,
@@ -128,7 +128,14 @@ impl World {
     pub fn disk_done(&mut self, host: usize) {
         let life = self.machines[host].life;
         let full = self.machines[host].full_until > self.now;
-        if full || self.rng.chance(self.options.disk_error) {
+        if self.rng.chance(self.options.crash_in_write) {
+            self.counts.add(Count::CrashesInWrite);
+            self.note(18, host as u64, || format!("n{host} crashes while it writes"));
+            return self.crash(host);
+        }
+        let failed = full || self.rng.chance(self.options.disk_error);
+        let swallowed = failed && self.mutant == Some(Mutant::WriteErrorSwallowed);
+        if failed && !swallowed {
             self.counts.add(if full { Count::DiskFullErrors } else { Count::DiskErrors });
             self.note(10, host as u64, || format!("n{host} cannot write to its disk (full: {full})"));
             let why = if full { "no space left on device" } else { "input/output error" };
@@ -137,13 +144,21 @@ impl World {
             assert!(!self.is_up(host), "violation: n{host} lives on after its store failed");
             return;
         }
-        let (number, more) = self.machines[host].disk.finish();
+        let disk = &mut self.machines[host].disk;
+        let vote = disk.writes_a_vote();
+        let (number, more) = if swallowed { disk.finish_without() } else { disk.finish() };
         if more {
             self.later(self.options.disk_ms, Event::DiskDone { host, life });
         }
         self.note(11, number, || format!("n{host} persisted {number}"));
         if self.mutant != Some(Mutant::EarlyPersisted) {
             self.input(host, Input::Persisted { number });
+        }
+        if vote && self.rng.chance(self.options.crash_after_vote) {
+            self.counts.add(Count::CrashesAfterVote);
+            self.note(19, host as u64, || format!("n{host} crashes after its vote, and is back at once"));
+            self.stop_process(host);
+            self.at(self.now + 10, Event::Boot { host });
         }
     }
 
@@ -174,7 +189,8 @@ impl World {
                 (_, true) => Count::TerminationRepliesLost,
                 _ => Count::CloudRepliesLost,
             });
-            let outcome = Provided::Failed { why: "no answer within 3 s".into(), final_: false };
+            let final_ = self.mutant == Some(Mutant::NoAnswerTakenForFailure);
+            let outcome = Provided::Failed { why: "no answer within 3 s".into(), final_ };
             self.at(self.now + 3_000, Event::Tell { host, life: Some(life), input: Input::Provided { id, outcome } });
             return;
         }
@@ -216,7 +232,7 @@ impl World {
     fn launch(&mut self, request: LaunchRequest) -> Provided {
         let operation = request.operation;
         let host = self.machines.len();
-        match self.cloud.launch(&request, host, self.mutant == Some(Mutant::LaunchNotIdempotent)) {
+        match self.cloud.launch(&request, host, self.mutant == Some(Mutant::LaunchWithoutClientToken)) {
             Launch::Known { id, address } => {
                 self.counts.add(Count::LaunchRepeats);
                 Provided::Launched { operation, id, address }
@@ -299,6 +315,9 @@ impl World {
         if leads {
             self.hears_itself(host);
         }
+        if leads && self.mutant == Some(Mutant::VoterRemovedBeforeTransfer) {
+            self.end_leaving_machines(host);
+        }
         if leads && self.checkers.leads(member, term) {
             self.counts.add(Count::Elections);
             self.note(13, term, || format!("n{host} (member {}) leads term {term}", member.0));
@@ -318,6 +337,16 @@ impl World {
                 });
                 self.counts.add(if membership.is_joint() { Count::JointChanges } else { Count::VoterSets });
             }
+        }
+    }
+
+    /// A mutant: machines that are to end do so before their seats were given up.
+    fn end_leaving_machines(&mut self, host: usize) {
+        let Some(replica) = self.replica(host) else { return };
+        let leaving = |i: &&InstanceRecord| i.desired == InstanceDesired::Terminated && !i.ended() && i.node.is_some();
+        let ids: Vec<String> = replica.state().instances.values().filter(leaving).filter_map(|i| i.id.clone()).collect();
+        for id in ids {
+            self.cloud_does(ProviderCall::Terminate { id });
         }
     }
 

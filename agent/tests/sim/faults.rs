@@ -131,7 +131,7 @@ impl World {
             }
         }
         self.stop_process(host);
-        if self.machines[host].instance.is_none() || self.rng.chance(500) {
+        if self.machines[host].instance.is_none() || self.rng.chance(self.options.supervised) {
             self.restart_later(host);
         }
     }

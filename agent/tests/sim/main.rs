@@ -1,7 +1,9 @@
 //! The deterministic simulator: the production `Replica` in a world where everything that can go wrong does.
 //!
-//! `cargo test --test sim -- [--seed N] [--seeds N] [--start N] [--trace] [--verbose] [--mutant NAME] [--play NAME]`
-//! The protocol plays of `tests/raft_scripts` come first, then one history a seed. A failure's last line is the command that plays it again.
+//! `cargo test --test sim -- [--seed N] [--seeds N] [--start N] [--hours H] [--threads N] [--trace] [--verbose]
+//! [--mutants [--budget SECONDS]] [--mutant NAME] [--mix NAME] [--play NAME]`
+//! The protocol plays of `tests/raft_scripts` come first, then one history a seed. A failure's last line is its seed and
+//! the command that plays it again.
 
 mod calls;
 mod checkers;
@@ -12,6 +14,7 @@ mod counts;
 mod disk;
 mod effects;
 mod faults;
+mod gauntlet;
 mod history;
 mod linear;
 mod logs;
@@ -21,6 +24,7 @@ mod node;
 mod options;
 mod plays;
 mod rng;
+mod runner;
 mod scripts;
 mod services;
 mod tasks;
@@ -28,40 +32,33 @@ mod trace;
 mod workload;
 mod world;
 
-use counts::{Count, Counts};
+use counts::Count;
 use mutants::Mutant;
+use runner::{Results, Run, text_of};
 use std::{
-    cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
+    time::{Duration, Instant},
 };
-use trace::{Lines, Trace};
-use world::World;
-
-thread_local! {
-    /// Where the last panic of this thread was.
-    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
-}
+use trace::Lines;
+use world::{Origin, World};
 
 /// Seeds that once failed; they run first.
 const SEEDS_TXT: &str = include_str!("seeds.txt");
 const SEEDS_DEFAULT: u64 = 200;
-const THREADS: usize = 2;
-/// Every so many histories one is played twice: its trace must be the same.
-const TWICE_EVERY: usize = 20;
+const THREADS_DEFAULT: usize = 2;
+/// A run of so many seeds has seen everything that can go wrong.
+const SEEDS_OF_A_WHOLE_RUN: u64 = 1_000;
+const EVENTS_A_HISTORY_MIN: u64 = 500;
+const BUDGET_DEFAULT_S: u64 = 20;
 
 struct Args {
-    seeds: Vec<u64>,
+    run: Run,
+    seed: Option<u64>,
     trace: bool,
-    verbose: bool,
-    mutant: Option<Mutant>,
     play: Option<String>,
-    full: bool,
+    mutants: bool,
+    budget: Duration,
 }
 
 fn main() -> ExitCode {
@@ -72,53 +69,72 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A violation is a panic; its text is reported with the history, not when it happens.
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
-        PANICKED_AT.set(place.unwrap_or_default());
-    }));
-    if args.trace && args.play.is_none() {
-        return trace(&args);
-    }
     linear::check_the_checker();
-    let began = Instant::now();
-    let failed_plays = perform_plays(&args);
-    let (counts, passed, failures) = run_all(&args);
-    report(&args, &counts, passed + failures.len(), began);
-    let zeroes = if args.full && failures.is_empty() { counts.zeroes() } else { Vec::new() };
-    for zero in &zeroes {
-        println!("error: never happened in {passed} histories: {zero}");
+    runner::listen_to_panics();
+    if args.mutants {
+        return run_mutants(&args);
     }
-    for (seed, why) in failures.iter().take(20) {
+    if let (Some(seed), true) = (args.seed, args.trace) {
+        return trace(Origin { seed, ..args.run.origin });
+    }
+    let began = Instant::now();
+    let (plays, failed_plays) = perform_plays(&args);
+    let results = runner::run(&args.run);
+    report(&results, began);
+    let missing = if is_whole(&args) { missing(&results) } else { Vec::new() };
+    missing.iter().for_each(|missing| println!("error: {missing}"));
+    for (seed, why) in results.failures.iter().take(20) {
         println!("seed {seed}: {}", why.lines().next().unwrap_or_default());
     }
-    if let Some((seed, why)) = failures.first() {
-        println!("\nseed {seed}, the last events:\n{}", last_lines(*seed, args.mutant));
+    let origin = |seed: u64| Origin { seed, ..args.run.origin };
+    if let Some((seed, why)) = results.failures.first() {
+        println!("\nseed {seed}, the last events:\n{}", runner::last_lines(origin(*seed)));
         println!("{why}");
     }
-    println!("{} passed, {} failed", passed + performed(&args) - failed_plays.len(), failures.len() + failed_plays.len());
-    if let Some((seed, _)) = failures.first() {
-        println!("{}", replay(*seed, args.mutant));
+    let failed = results.failures.len() + failed_plays.len();
+    println!("{} passed, {failed} failed", results.passed + plays - failed_plays.len());
+    if let Some((seed, _)) = results.failures.first() {
+        println!("{}", replay(origin(*seed)));
     } else if let Some(name) = failed_plays.first() {
-        println!("cargo test -p agent --test sim -- --trace --play {name}");
+        println!("play {name}: cargo test --workspace --locked --test sim -- --trace --play {name}");
     }
-    if failures.is_empty() && failed_plays.is_empty() && zeroes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-    let (mut seed, mut seeds, mut start) = (None, SEEDS_DEFAULT, 1);
-    let mut args = Args { seeds: Vec::new(), trace: false, verbose: false, mutant: None, play: None, full: false };
+    let origin = Origin { seed: 0, mix: None, mutant: None };
+    let run = Run {
+        origin,
+        listed: Vec::new(),
+        start: 1,
+        seeds: SEEDS_DEFAULT,
+        until: None,
+        first_failure: false,
+        threads: THREADS_DEFAULT,
+        verbose: false,
+    };
+    let budget = Duration::from_secs(BUDGET_DEFAULT_S);
+    let mut args = Args { run, seed: None, trace: false, play: None, mutants: false, budget };
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|n| n.parse().ok()).ok_or(format!("{word} wants a number"));
         match word.as_str() {
-            "--seed" => seed = Some(number()?),
-            "--seeds" => seeds = number()?,
-            "--start" => start = number()?,
+            "--seed" => args.seed = Some(number()?),
+            "--seeds" => args.run.seeds = number()?,
+            "--start" => args.run.start = number()?,
+            "--threads" => args.run.threads = number()?.max(1) as usize,
+            "--budget" => args.budget = Duration::from_secs(number()?),
+            "--hours" => {
+                let hours: f64 = words.next().and_then(|n| n.parse().ok()).ok_or("--hours wants a number")?;
+                args.run.until = Some(Instant::now() + Duration::from_secs_f64(hours * 3600.0));
+                args.run.seeds = u64::from(u32::MAX);
+            }
             "--trace" => args.trace = true,
-            "--verbose" => args.verbose = true,
+            "--verbose" => args.run.verbose = true,
+            "--mutants" => args.mutants = true,
+            "--mix" => args.run.origin.mix = Some(mutant(words.next())?),
             "--mutant" => {
-                let name = words.next().unwrap_or_default();
-                args.mutant = Some(Mutant::named(&name).ok_or(format!("no mutant `{name}`: there are {:?}", Mutant::ALL))?);
+                let mutant = mutant(words.next())?;
+                (args.run.origin.mutant, args.run.origin.mix) = (Some(mutant), Some(mutant));
             }
             "--play" => args.play = words.next(),
             // What cargo hands to every test binary.
@@ -126,15 +142,20 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             other => return Err(format!("unknown argument `{other}`")),
         }
     }
-    args.seeds = match seed {
-        Some(seed) => vec![seed],
-        None => seeds_txt().chain(start..start + seeds).collect(),
-    };
-    if args.play.is_some() {
-        args.seeds.clear();
+    if let Some(seed) = args.seed {
+        (args.run.start, args.run.seeds) = (seed, 1);
+    } else if args.play.is_some() {
+        args.run.seeds = 0;
+    } else if args.run.origin.mix.is_none() {
+        args.run.listed = seeds_txt().collect();
     }
-    args.full = args.play.is_none() && seed.is_none() && seeds >= SEEDS_DEFAULT && args.mutant.is_none();
     Ok(args)
+}
+
+fn mutant(name: Option<String>) -> Result<Mutant, String> {
+    let name = name.unwrap_or_default();
+    let names: Vec<&str> = Mutant::ALL.iter().map(|(_, name)| *name).collect();
+    Mutant::named(&name).ok_or(format!("no mutant `{name}`: there are {}", names.join(", ")))
 }
 
 /// One seed a line, then why it failed.
@@ -142,22 +163,30 @@ fn seeds_txt() -> impl Iterator<Item = u64> {
     SEEDS_TXT.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
 }
 
-fn is_wanted(args: &Args, name: &str) -> bool {
-    args.full || args.play.as_deref().is_some_and(|wanted| wanted == name || wanted == "all")
+/// Whether the run is to show that everything happens.
+fn is_whole(args: &Args) -> bool {
+    args.run.seeds >= SEEDS_OF_A_WHOLE_RUN && args.run.origin.mix.is_none()
 }
 
-fn performed(args: &Args) -> usize {
-    plays::PLAYS.iter().filter(|(name, _)| is_wanted(args, name)).count()
+/// What a whole run lacks: faults that never struck, or histories in which too little happened.
+fn missing(results: &Results) -> Vec<String> {
+    let mut missing: Vec<String> = results.counts.zeroes().into_iter().map(|zero| format!("never happened: {zero}")).collect();
+    let events = results.counts.of(Count::Events) / results.histories().max(1) as u64;
+    if events < EVENTS_A_HISTORY_MIN {
+        missing.push(format!("{events} events a history on average, {EVENTS_A_HISTORY_MIN} are the least"));
+    }
+    if results.failures.is_empty() { missing } else { Vec::new() }
 }
 
-/// The names of the plays that went wrong.
-fn perform_plays(args: &Args) -> Vec<&'static str> {
-    let mut failed = Vec::new();
-    for (name, text) in plays::PLAYS.iter().filter(|(name, _)| is_wanted(args, name)) {
+/// How many were performed, and the names of those that went wrong.
+fn perform_plays(args: &Args) -> (usize, Vec<&'static str>) {
+    let all = args.seed.is_none() && args.play.is_none() && args.run.origin.mix.is_none();
+    let is_wanted = |name: &str| all || args.play.as_deref().is_some_and(|wanted| wanted == name || wanted == "all");
+    let (mut performed, mut failed) = (0, Vec::new());
+    for (name, text) in plays::PLAYS.iter().filter(|(name, _)| is_wanted(name)) {
         let lines = if args.trace { Lines::Printed } else { Lines::Off };
-        let seed = 1;
-        let result = catch_unwind(AssertUnwindSafe(|| plays::perform(text, seed, lines)));
-        match result {
+        performed += 1;
+        match catch_unwind(AssertUnwindSafe(|| plays::perform(text, 1, lines))) {
             Ok(_) => println!("play {name} ... ok"),
             Err(panic) => {
                 println!("play {name} ... FAILED: {}", text_of(&*panic));
@@ -165,106 +194,45 @@ fn perform_plays(args: &Args) -> Vec<&'static str> {
             }
         }
     }
-    failed
+    (performed, failed)
 }
 
-type Failure = (u64, String);
-
-/// # Errors
-/// The text of the violation.
-fn play(seed: u64, mutant: Option<Mutant>) -> Result<history::Outcome, String> {
-    catch_unwind(|| {
-        let mut world = World::new(seed, Lines::Off, mutant);
-        history::play_in(&mut world);
-        history::finish(&world)
-    })
-    .map_err(|panic| text_of(&*panic))
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|text| text.to_string()));
-    let text = text.unwrap_or("panic".into());
-    // A violation says what it is; anything else is best explained by its place.
-    if text.starts_with("violation") { text } else { format!("{text} ({})", PANICKED_AT.with_borrow(String::clone)) }
-}
-
-fn run_all(args: &Args) -> (Counts, usize, Vec<Failure>) {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new((Counts::default(), 0, Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS.min(args.seeds.len()) {
-            scope.spawn(|| {
-                loop {
-                    let turn = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(seed) = args.seeds.get(turn).copied() else { return };
-                    let mut result = play(seed, args.mutant);
-                    if turn.is_multiple_of(TWICE_EVERY)
-                        && let Ok(first) = &mut result
-                    {
-                        first.counts.add(Count::PlayedTwice);
-                        if play(seed, args.mutant).map(|second| second.hash) != Ok(first.hash) {
-                            result = Err("violation: the same seed twice gave two histories".into());
-                        }
-                    }
-                    let mut results = results.lock().expect("no thread panics while it holds the results");
-                    match result {
-                        Ok(outcome) => {
-                            if args.verbose {
-                                println!("seed {seed} ok {:016x} {} events", outcome.hash, outcome.counts.of(Count::Events));
-                            }
-                            results.0.merge(&outcome.counts);
-                            results.1 += 1;
-                        }
-                        Err(why) => {
-                            if args.verbose {
-                                println!("seed {seed} FAILED {why}");
-                            }
-                            results.2.push((seed, why));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let (counts, passed, mut failures) = results.into_inner().expect("all threads ended");
-    failures.sort();
-    (counts, passed, failures)
-}
-
-fn report(args: &Args, counts: &Counts, histories: usize, began: Instant) {
-    let seconds = began.elapsed().as_secs_f64();
+fn report(results: &Results, began: Instant) {
+    let (seconds, histories) = (began.elapsed().as_secs_f64(), results.histories());
     println!("{histories} histories in {seconds:.1} s ({:.0} a second)", histories as f64 / seconds);
-    if args.seeds.len() > 1 || args.verbose {
-        println!("{:.0} events a history on average", counts.of(Count::Events) as f64 / histories.max(1) as f64);
-    }
+    println!("{:.0} events a history on average", results.counts.of(Count::Events) as f64 / results.passed.max(1) as f64);
     for (count, text) in Count::ALL {
-        println!("{:>12} {text}", counts.of(*count));
+        println!("{:>12} {text}", results.counts.of(*count));
     }
 }
 
-fn last_lines(seed: u64, mutant: Option<Mutant>) -> String {
-    let mut world = World::new(seed, Trace::kept(), mutant);
-    let _ = catch_unwind(AssertUnwindSafe(|| history::play_in(&mut world)));
-    match world.trace.lines {
-        Lines::Kept(lines) => lines.into_iter().collect::<Vec<_>>().join("\n"),
-        _ => String::new(),
+fn run_mutants(args: &Args) -> ExitCode {
+    match gauntlet::run(args.run.threads, args.budget) {
+        Ok(caught) => {
+            println!("{caught} mutants caught");
+            ExitCode::SUCCESS
+        }
+        Err(survivors) => {
+            println!("error: survived: {}", survivors.join(", "));
+            println!("cargo test --workspace --locked --test sim -- --mutant {}", survivors[0]);
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn trace(args: &Args) -> ExitCode {
-    let mut failed = false;
-    for seed in &args.seeds {
-        let mut world = World::new(*seed, Lines::Printed, args.mutant);
-        println!("seed {seed}: {:?}", world.options);
-        let result = catch_unwind(AssertUnwindSafe(|| history::play_in(&mut world))).map_err(|panic| text_of(&*panic));
-        println!("seed {seed}: {result:?}, trace {:016x}", world.trace.hash);
-        failed |= result.is_err();
-    }
-    println!("{} passed, {} failed", usize::from(!failed), usize::from(failed));
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+fn trace(origin: Origin) -> ExitCode {
+    let mut world = World::new(origin, Lines::Printed);
+    println!("seed {}: {:?}", origin.seed, world.options);
+    let result = catch_unwind(AssertUnwindSafe(|| history::play_in(&mut world))).map_err(|panic| text_of(&*panic));
+    println!("seed {}: {result:?}, trace {:016x}", origin.seed, world.trace.hash);
+    println!("{}", replay(origin));
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn replay(seed: u64, mutant: Option<Mutant>) -> String {
-    let mutant = Mutant::ALL.iter().find(|(known, _)| Some(*known) == mutant).map(|(_, name)| format!(" --mutant {name}"));
-    format!("cargo test -p agent --test sim -- --seed {seed} --trace{}", mutant.unwrap_or_default())
+/// The last line of a failure.
+fn replay(origin: Origin) -> String {
+    let mutant = origin.mutant.map(|mutant| format!(" --mutant {}", mutant.name())).unwrap_or_default();
+    let mix = origin.mix.filter(|_| mutant.is_empty()).map(|mix| format!(" --mix {}", mix.name())).unwrap_or_default();
+    let seed = origin.seed;
+    format!("seed {seed}: cargo test --workspace --locked --test sim -- --seed {seed} --trace{mutant}{mix}")
 }

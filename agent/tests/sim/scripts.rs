@@ -142,7 +142,8 @@ impl World {
             14..18 => Op::ServiceRemove(EXTRA.into()),
             _ => Op::KvSet { key: FENCED.into(), value: term.to_string().into_bytes() },
         };
-        let principal = if self.mutant == Some(Mutant::StaleTermAccepted) { Principal::Admin } else { Principal::Script { term } };
+        let principal =
+            if self.mutant == Some(Mutant::StaleTermScriptCommandAccepted) { Principal::Admin } else { Principal::Script { term } };
         self.call(Caller::Script { term }, Some(host), principal, Rc::new(Body::Ask(Request::Write { id, op })), 3_000);
     }
 

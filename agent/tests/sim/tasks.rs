@@ -12,7 +12,7 @@ use agent::model::{
     io::Input,
     task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Programs by their first letter: this one never stays up.
 pub const BROKEN: &str = "broken";
@@ -31,6 +31,8 @@ pub struct Runtime {
     /// What its disk says that it is to run.
     pub assignment: Option<Orders>,
     pids: u32,
+    /// Orders heard lately, for a mutant.
+    earlier: VecDeque<Vec<TaskOrder>>,
 }
 
 impl Runtime {
@@ -71,6 +73,13 @@ impl World {
         for input in inputs {
             self.at(self.now, Event::Tell { host, life, input });
         }
+        if self.mutant == Some(Mutant::TaskMovedBeforeFencing) {
+            let tasks = self.machines[host].runtime.records.values().cloned().collect();
+            let leader = Some((self.machines[host].identity.node, self.machines[host].address.clone()));
+            let managers = self.machines[host].identity.admission.iter().flat_map(|admission| admission.managers.clone()).collect();
+            let input = Input::ReportAnswered { leader, managers, removed: Vec::new(), orders: Orders { index: 0, tasks } };
+            self.at(self.now, Event::OldRecords { host, life: self.machines[host].life, input: Box::new(input) });
+        }
     }
 
     pub fn task_called(&mut self, host: usize, life: u64, call: TaskCall) {
@@ -106,6 +115,10 @@ impl World {
                 self.counts.add(Count::TasksAskedToEnd);
                 let exit = Exit::Signal(if self.rng.chance(100) { 9 } else { signal as i32 });
                 let takes = if exit == Exit::Signal(9) { timeout_ms.min(3_000) } else { 200 };
+                if self.mutant == Some(Mutant::EndedBeforeItEnded) {
+                    let input = Input::Task { number, event: TaskEvent::Ended(exit) };
+                    self.at(self.now, Event::Tell { host, life: Some(life), input });
+                }
                 self.later((1, takes), Event::Task { host, step: TaskStep::Ends(number, pid, exit) });
             }
             TaskCall::Forget { number } => {
@@ -164,6 +177,18 @@ impl World {
     pub fn tasks_end(&mut self, host: usize) {
         self.machines[host].runtime.running.clear();
         self.machines[host].runtime.ports.clear();
+    }
+
+    /// A mutant: now and then the orders of an earlier answer come with the newest one.
+    pub fn mix_up(&mut self, host: usize, orders: &mut Orders) {
+        let earlier = &mut self.machines[host].runtime.earlier;
+        earlier.push_back(orders.tasks.clone());
+        if earlier.len() > 3 {
+            earlier.pop_front();
+        }
+        if self.rng.chance(300) {
+            orders.tasks = self.machines[host].runtime.earlier[0].clone();
+        }
     }
 
     /// A leader's answer to a report reached the agent.

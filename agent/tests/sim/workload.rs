@@ -5,6 +5,7 @@ use crate::{
     clients::{Client, TRIES_MAX},
     cloud::Cloud,
     counts::Count,
+    mutants::Mutant,
     node::Body,
     options::Options,
     world::{Event, World},
@@ -12,7 +13,7 @@ use crate::{
 use agent::model::{
     command::{Joiner, KINDS_KNOWN},
     ids::{NodeId, RequestId},
-    node::Role,
+    node::{NodeState, Role},
     query::{Answer, Op, Principal, Request, Written},
     settings::SettingsChange,
 };
@@ -124,6 +125,10 @@ impl Workload {
 
 impl World {
     pub fn begin_workload(&mut self) {
+        if self.options.services && self.rng.chance(800) {
+            let files = crate::scripts::write(&mut self.rng, true);
+            self.workload.admin.todo.push_back(Op::ModulesPut(files));
+        }
         for client in 0..self.workload.clients.len() {
             self.at(200, Event::Client(client));
         }
@@ -150,7 +155,10 @@ impl World {
             self.workload.admin.current = Some((0, op, 0));
         }
         let to = self.any_host();
-        let Some((_, op, tries)) = self.workload.admin.current.clone() else { return };
+        let Some((_, mut op, tries)) = self.workload.admin.current.clone() else { return };
+        if let (Some(Mutant::TokenGoodForTwo), Op::TokenCreate { uses, .. }) = (self.mutant, &mut op) {
+            *uses = 2;
+        }
         let id = RequestId { client: ADMIN, sequence: self.workload.admin.sequence };
         let timeout = self.rng.between(1_000, 6_000);
         let call = self.call(Caller::Admin, to, Principal::Admin, Rc::new(Body::Ask(Request::Write { id, op: op.clone() })), timeout);
@@ -190,7 +198,7 @@ impl World {
             self.workload.outsiders_wait += 1;
             let role = if self.rng.chance(700) { Role::Manager } else { Role::Worker };
             self.workload.admin.todo.push_back(Op::TokenCreate { role, ttl_ms: 3_600_000, uses: 1 });
-        } else if self.rng.chance(100) {
+        } else if self.rng.chance(self.options.steal) {
             self.steal();
         }
     }
@@ -236,8 +244,17 @@ impl World {
 
     /// Somebody saw a token: with a key of their own, or (a joiner that lost its answer) with the same.
     fn steal(&mut self) {
-        let admitted: Vec<usize> = self.hosts().into_iter().filter(|host| self.machines[*host].identity.admission.is_some()).collect();
-        let Some(victim) = self.rng.pick(&admitted).copied() else { return };
+        let known =
+            |host: &usize| self.leader().and_then(|leader| self.replica(leader)?.state().nodes.get(&self.machines[*host].identity.node));
+        // Who is not there right now may come with its token again: then others may try to.
+        let away: Vec<usize> = self
+            .hosts()
+            .into_iter()
+            .filter(|host| known(host).is_some_and(|n| matches!(n.state, NodeState::Joining | NodeState::Lost)))
+            .collect();
+        let admitted: Vec<usize> = self.hosts().into_iter().filter(|host| known(host).is_some()).collect();
+        let among = if away.is_empty() || self.rng.chance(300) { &admitted } else { &away };
+        let Some(victim) = self.rng.pick(among).copied() else { return };
         let secret = self.machines[victim].identity.secret.clone();
         let mut node = self.joiner(victim);
         if self.rng.chance(700) {

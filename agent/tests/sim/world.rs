@@ -20,7 +20,7 @@ use crate::{
     workload::Workload,
 };
 use agent::{
-    logic::replica::Genesis,
+    logic::{replica::Genesis, state::State},
     model::{
         ids::{ClusterId, MemberId, NodeId},
         instance::InstanceState,
@@ -48,6 +48,15 @@ pub struct World {
     pub mutant: Option<Mutant>,
     queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
+}
+
+/// What makes a history: the same again is the same history.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub seed: u64,
+    /// The faults are mixed as this mutant needs them.
+    pub mix: Option<Mutant>,
+    pub mutant: Option<Mutant>,
 }
 
 pub enum Event {
@@ -97,6 +106,12 @@ pub enum Event {
         host: usize,
         step: TaskStep,
     },
+    /// What a mutant makes of a node's own records.
+    OldRecords {
+        host: usize,
+        life: u64,
+        input: Box<Input>,
+    },
     Scripted {
         host: usize,
         life: u64,
@@ -113,12 +128,15 @@ pub enum Event {
 }
 
 impl World {
-    pub fn new(seed: u64, lines: Lines, mutant: Option<Mutant>) -> World {
-        let mut rng = Rng::new(seed);
+    pub fn new(origin: Origin, lines: Lines) -> World {
+        let mut rng = Rng::new(origin.seed);
         let mut options = Options::draw(&mut rng);
         // From chance of its own, so that the other histories stay what they were.
-        options.draw_services(&mut Rng::new(!seed));
-        World::with(options, rng, lines, mutant)
+        options.draw_services(&mut Rng::new(!origin.seed));
+        if let Some(mutant) = origin.mix {
+            mutant.mix(&mut options);
+        }
+        World::with(options, rng, lines, origin.mutant)
     }
 
     pub fn with(options: Options, rng: Rng, lines: Lines, mutant: Option<Mutant>) -> World {
@@ -233,6 +251,7 @@ impl World {
             Event::Wake { host, life }
             | Event::DiskDone { host, life }
             | Event::Join { host, life }
+            | Event::OldRecords { host, life, .. }
             | Event::Scripted { host, life, .. } => Some((*host, Some(*life))),
             Event::Tell { host, life, .. } => Some((*host, *life)),
             Event::CallArrive { host, .. } => Some((*host, None)),
@@ -277,6 +296,7 @@ impl World {
             Event::Boot { host } => self.boot(host),
             Event::Join { host, .. } => self.try_join(host),
             Event::Task { host, step } => self.task_steps(host, step),
+            Event::OldRecords { host, input, .. } => self.input(host, *input),
             Event::Scripted { host, generation, input, .. } => self.scripted(host, generation, *input),
             Event::FencedWrite { host, term } => self.fenced_write(host, term),
             Event::Fault(fault) => self.strike(fault),
@@ -398,7 +418,13 @@ impl World {
                     self.later((1, 500), Event::Tell { host: from, life: Some(life), input: Input::Unreachable { node: to } });
                 }
             }
-            Fate::Once(first) => self.at(first, Event::Tell { host: target, life: None, input: make() }),
+            Fate::Once(first) => {
+                let mut input = make();
+                if self.mutant == Some(Mutant::MessageChangedOnItsWay) {
+                    self.change(&mut input);
+                }
+                self.at(first, Event::Tell { host: target, life: None, input });
+            }
             Fate::Twice(first, second) => {
                 self.at(first, Event::Tell { host: target, life: None, input: make() });
                 self.at(second, Event::Tell { host: target, life: None, input: make() });
@@ -406,8 +432,24 @@ impl World {
         }
     }
 
+    /// A mutant: one byte of a long message is another one.
+    fn change(&mut self, input: &mut Input) {
+        if let Input::Raft { messages, .. } = input
+            && let Some(message) = messages.iter_mut().find(|message| message.len() > 60)
+            && self.rng.chance(50)
+        {
+            let at = self.rng.between(message.len() as u64 / 2, message.len() as u64 - 1) as usize;
+            message[at] ^= 1;
+        }
+    }
+
     /// A snapshot is a transfer of its own: it takes longer, and its sender hears how it ended (or that it failed).
-    pub fn post_snapshot(&mut self, from: usize, to: NodeId, address: &str, member: MemberId, message: Vec<u8>, data: Vec<u8>) {
+    pub fn post_snapshot(&mut self, from: usize, to: NodeId, address: &str, member: MemberId, message: Vec<u8>, mut data: Vec<u8>) {
+        if self.mutant == Some(Mutant::SnapshotForgetsAnswers) {
+            let mut state = State::decode(&data).expect("a replica wrote it");
+            state.clients = Default::default();
+            data = state.encode();
+        }
         let life = self.machines[from].life;
         let sender = self.machines[from].identity.node;
         self.counts.add(Count::SnapshotsSent);
