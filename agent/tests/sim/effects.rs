@@ -218,7 +218,7 @@ impl World {
 
     /// A node gives up its seat before its machine ends.
     fn check_has_no_seat(&self, id: &str) {
-        let Some(instance) = self.cloud.instances.get(id) else { return };
+        let Some(instance) = self.cloud.instances.get(id).filter(|instance| instance.state != InstanceState::Terminated) else { return };
         let (Some(member), Some((_, voters, _))) = (self.machines[instance.host].disk.durable.member, self.checkers.newest_voters()) else {
             return;
         };

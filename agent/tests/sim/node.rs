@@ -127,17 +127,6 @@ impl Machine {
         self.address.replace([':', '.'], "-")
     }
 
-    /// Machines come in two sizes and two zones, which their addresses tell.
-    pub fn memory(&self) -> u64 {
-        let mib = if self.address.len().is_multiple_of(2) { 1024 } else { 2048 };
-        mib << 20
-    }
-
-    pub fn labels(&self) -> BTreeMap<String, String> {
-        let odd = self.address.bytes().map(u64::from).sum::<u64>() % 2 == 1;
-        BTreeMap::from([("zone".to_string(), if odd { "a" } else { "b" }.to_string())])
-    }
-
     pub fn is_member_of_cluster(&self) -> bool {
         self.identity.admission.is_some() || self.identity.genesis.is_some()
     }

@@ -177,9 +177,11 @@ impl<'a> Look<'a> {
         let mut coming = stays - up;
         // What is missing altogether comes at once.
         let missing = self.desired.saturating_sub(stays + self.leaves.len());
+        let mut placed = true;
         for _ in 0..missing {
             coming += 1;
-            if !self.place(room, None) {
+            placed = self.place(room, None);
+            if !placed {
                 break;
             }
         }
@@ -202,9 +204,8 @@ impl<'a> Look<'a> {
         if self.start_first {
             // Never more new ones than wanted: the surplus would be stopped, and placed, and stopped.
             for _ in 0..slots.min(remaining.len()).min(self.desired.saturating_sub(stays + missing)) {
-                if !self.place(room, None) {
-                    // No room beside the old ones: one that does not run anyway makes way.
-                    remaining.iter().find(|t| !is_up(t)).into_iter().for_each(|task| self.stop(task));
+                placed = self.place(room, None);
+                if !placed {
                     break;
                 }
             }
@@ -213,6 +214,9 @@ impl<'a> Look<'a> {
                 self.stop(task);
             }
         }
+        // No room beside the old ones: one that does not run anyway makes way.
+        let idle = remaining.iter().find(|t| !is_up(t)).filter(|_| !placed && (self.start_first || slots == 0));
+        idle.into_iter().for_each(|task| self.stop(task));
     }
 
     /// Fewer are wanted: those that do not run, then the newest on the nodes that have most.
