@@ -226,7 +226,7 @@ async fn run(
         cluster: identity.cluster_name.clone(),
         commands_max: config.external_commands_max as usize,
     };
-    let (script, runner) = script::open(door.clone(), setting);
+    let (script, scripted) = script::open(door.clone(), setting);
     let limits = ServerLimits { room: shed::room(script.clone()), ..server_limits() };
     let port = Listener::tcp(config.listen, keys.trust.server_tls()).map_err(|error| RunError::Listen(config.listen.to_string(), error))?;
     let socket_path = data_dir.file("control.sock");
@@ -286,7 +286,7 @@ async fn run(
         pump.run().await
     };
     // Here rather than as a task of its own: what it holds belongs to one thread.
-    let ended = or(or(pumped, served), runner.run()).await;
+    let ended = or(or(pumped, served), scripted).await;
     log::info!("stopping: {}", ended.why);
     async_io::Timer::after(FAREWELL).await;
     for task in background {

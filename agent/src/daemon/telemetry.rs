@@ -60,7 +60,11 @@ impl Default for Filter {
 pub fn start(filter: Filter) {
     let most = filter.most();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let fresh = Logger { filter: RwLock::new(filter), colour, flow: Mutex::new(Flow::new()), since: Instant::now() };
+    let flows = Flows {
+        own: Flow::new(limits::LOG_LINES_BURST, limits::LOG_LINES_PER_SECOND),
+        script: Flow::new(limits::SCRIPT_LOG_LINES_BURST, limits::SCRIPT_LOG_LINES_PER_SECOND),
+    };
+    let fresh = Logger { filter: RwLock::new(filter), colour, flows: Mutex::new(flows), since: Instant::now() };
     let logger = LOGGER.get_or_init(|| fresh);
     if log::set_logger(logger).is_ok() {
         log::set_max_level(most);
@@ -74,13 +78,22 @@ pub fn set_filter(filter: Filter) {
     *logger.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
 }
 
+/// Target of what cluster.js says, for the filter (`log = "script=warn"`) and for its own bounds.
+pub const SCRIPT: &str = "script";
+
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 struct Logger {
     filter: RwLock<Filter>,
     colour: bool,
-    flow: Mutex<Flow>,
+    flows: Mutex<Flows>,
     since: Instant,
+}
+
+/// A script that says too much must not keep the daemon from saying what matters.
+struct Flows {
+    own: Flow,
+    script: Flow,
 }
 
 impl Log for Logger {
@@ -93,12 +106,13 @@ impl Log for Logger {
             return;
         }
         // A panic between two lines leaves nothing half done.
-        let mut flow = self.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let flow = if record.target() == SCRIPT { &mut flows.script } else { &mut flows.own };
         let Some(swallowed) = flow.admit(Instant::now().duration_since(self.since).as_millis() as u64) else { return };
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let mut lines = String::new();
         if swallowed > 0 {
-            line(&mut lines, wall_ms, Level::Warn, module_path!(), &format!("{swallowed} lines swallowed: too many at once"), self.colour);
+            line(&mut lines, wall_ms, Level::Warn, record.target(), &format!("{swallowed} lines swallowed: too many at once"), self.colour);
         }
         line(&mut lines, wall_ms, record.level(), record.target(), &record.args().to_string(), self.colour);
         // One write a line: with O_APPEND two processes do not tear each other's. Nobody is left to tell if it fails.
@@ -155,6 +169,8 @@ impl std::fmt::Display for Stamp {
 
 /// A bucket of lines that refills steadily.
 struct Flow {
+    burst: u64,
+    per_second: u64,
     left: u64,
     refilled_ms: u64,
     swallowed: u64,
@@ -162,15 +178,15 @@ struct Flow {
 }
 
 impl Flow {
-    fn new() -> Flow {
-        Flow { left: limits::LOG_LINES_BURST, refilled_ms: 0, swallowed: 0, written: 0 }
+    fn new(burst: u64, per_second: u64) -> Flow {
+        Flow { burst, per_second, left: burst, refilled_ms: 0, swallowed: 0, written: 0 }
     }
 
     /// Whether a line may go out now, and how many could not since the last.
     fn admit(&mut self, now_ms: u64) -> Option<u64> {
-        let gained = now_ms.saturating_sub(self.refilled_ms) * limits::LOG_LINES_PER_SECOND / 1000;
+        let gained = now_ms.saturating_sub(self.refilled_ms) * self.per_second / 1000;
         if gained > 0 {
-            self.left = (self.left + gained).min(limits::LOG_LINES_BURST);
+            self.left = (self.left + gained).min(self.burst);
             self.refilled_ms = now_ms;
         }
         if self.left == 0 {
@@ -243,7 +259,7 @@ mod tests {
 
     #[test]
     fn too_many_lines_are_swallowed_and_counted() {
-        let mut flow = Flow::new();
+        let mut flow = Flow::new(limits::LOG_LINES_BURST, limits::LOG_LINES_PER_SECOND);
         for _ in 0..limits::LOG_LINES_BURST {
             assert_eq!(flow.admit(0), Some(0));
         }

@@ -195,12 +195,13 @@ pub enum Effect {
     Assignment(Orders),
     /// Something for the runtime.
     Task(TaskCall),
-    /// Run a hook of the cluster's script; answered by `Scripted { id }`. One at a time.
+    /// Run a hook of the cluster's script; answered by `Scripted { id }`. One at a time, and beside it one that a person
+    /// waits for (an expression, or `configure` of modules without a version).
     Script {
         id: u64,
         call: ScriptCall,
     },
-    /// This node leads no more (or the modules changed): end the executor.
+    /// This node leads no more (or the modules changed): end the executors; calls in flight need no answer.
     ScriptEnd,
     /// A line for the log.
     Log {

@@ -113,6 +113,9 @@ pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// Log lines that may come at once, and steadily.
 pub const LOG_LINES_BURST: u64 = 400;
 pub const LOG_LINES_PER_SECOND: u64 = 100;
+/// The same for what the cluster's script says.
+pub const SCRIPT_LOG_LINES_BURST: u64 = 200;
+pub const SCRIPT_LOG_LINES_PER_SECOND: u64 = 20;
 /// A daemon's own log file; past it only the newest eighth stays.
 pub const LOG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 

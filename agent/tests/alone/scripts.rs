@@ -255,7 +255,26 @@ fn a_plan_shows_each_difference_and_changes_nothing() {
 }
 
 #[test]
-fn an_expression_is_evaluated_between_other_calls() {
+fn what_people_ask_does_not_wait_for_a_hook_that_waits() {
+    let mut world = loaded(registering(declares(&[]), &[RegistrationKind::Every { interval_ms: 500 }]));
+    world.pass(600);
+    assert_eq!(fired(&world), Some((0, "null".into())));
+    world.calls.pop_front().expect("it was called, and takes its time");
+    let first = world.send(Request::Eval { expression: "1".into() });
+    let second = world.send(Request::Plan { modules: modules("two") });
+    assert_eq!(world.hook(), Some(Hook::Eval { expression: "1".into() }));
+    assert_eq!(world.calls.len(), 1, "one after the other");
+    world.answer(Ok(ScriptReport { value: "one".into(), ..ScriptReport::default() }));
+    assert!(matches!(world.answers.remove(&first), Some(Answer::Evaluated { value, .. }) if value == "one"));
+    assert_eq!(world.hook(), Some(Hook::Configure));
+    world.answer(Ok(declares(&[])));
+    assert!(matches!(world.answers.remove(&second), Some(Answer::Planned { .. })));
+    world.pass(5_000);
+    assert_eq!(world.hook(), None, "the hook is not over yet");
+}
+
+#[test]
+fn an_expression_is_evaluated() {
     let mut world = loaded(declares(&[]));
     let ticket = world.send(Request::Eval { expression: "1+1".into() });
     assert_eq!(world.hook(), Some(Hook::Eval { expression: "1+1".into() }));

@@ -108,14 +108,31 @@ fn an_executor_that_is_killed_in_the_middle_of_a_hook_is_started_again() {
 }
 
 #[test]
+fn people_are_answered_while_a_hook_waits() {
+    let node = leader();
+    let source = script("export async function leader(cluster) { await cluster.key('began').set('yes'); await delay(60000); }");
+    load(&node, &source);
+    until_key(&node, "began", "yes");
+    assert_eq!(eval(&node, "await cluster.key('began').get()").value, "\"yes\"");
+    let declares = script("export function configure(cluster) { cluster.key('new').set('yes'); }");
+    assert_eq!(plan(&node, &declares).changes.len(), 1);
+    load(&node, &declares);
+    until_key(&node, "new", "yes");
+    until("all is over", BOUND, || executors(&node).is_empty().then_some(()));
+}
+
+#[test]
 fn tasks_do_not_notice_that_executor_or_agent_end() {
     let mut node = leader();
     let source = script("export function configure(cluster) { cluster.service('sleeper', { command: ['sleep', '1000'], replicas: 2 }); }");
     load(&node, &source);
     let pids = |node: &Daemon| until_runs(node, "sleeper", 2).tasks.iter().map(|task| task.pid).collect::<Vec<_>>();
     let before = pids(&node);
-    executors(&node).into_iter().for_each(|pid| signal(pid, SIGKILL));
+    eval(&node, "1");
+    let executors = executors(&node);
+    assert!(!executors.is_empty());
     node.kill();
+    until("no executor outlives its agent", BOUND, || executors.iter().all(|pid| syscall::process_started(*pid).is_none()).then_some(()));
     node.start();
     node.until("it leads again", |status| status.leader.is_some() && status.script_applied > 0);
     assert_eq!(pids(&node), before);

@@ -1,5 +1,8 @@
 //! Runs the cluster's script: one call at a time, in an executor that stays a few seconds and then goes away.
 //!
+//! There are two such lanes, because a hook may wait for minutes and people do not: the cluster's own calls, and those
+//! that somebody asked for. A lane that begins a call ends the other's executor if it only idles: a small machine.
+//!
 //! The pump says what to call and does not wait. When this node leads no more, the modules change, or it stops, the
 //! call in flight is given up and the executor killed: nobody waits for its answer then, and its writes would be
 //! refused.
@@ -31,36 +34,61 @@ const KEPT_TO_OURSELVES: [&str; 2] = ["DISCO_TOKEN", "NOTIFY_SOCKET"];
 const SHED: &str = "the node is short of memory, so its script was ended";
 
 enum Word {
-    Call { id: u64, call: ScriptCall },
+    Call {
+        id: u64,
+        call: ScriptCall,
+    },
     End,
+    /// End the executor even if that costs the call in flight.
     Shed,
+    /// End the executor if it has nothing to do.
+    Rest,
 }
 
 /// Where the pump leaves its words.
 #[derive(Clone)]
-pub struct Script(Sender<Word>);
+pub struct Script {
+    own: Sender<Word>,
+    asked: Sender<Word>,
+}
 
 impl Script {
     /// Ends in `Scripted { id }`, unless `end` comes first.
     pub fn call(&self, id: u64, call: ScriptCall) {
+        let (lane, other) = if is_asked(&call) { (&self.asked, &self.own) } else { (&self.own, &self.asked) };
         // A closed channel means that the daemon is stopping.
-        let _ = self.0.try_send(Word::Call { id, call });
+        let _ = other.try_send(Word::Rest);
+        let _ = lane.try_send(Word::Call { id, call });
     }
 
-    /// Gives up the call in flight and ends the executor.
+    /// Gives up the calls in flight and ends the executors.
     pub fn end(&self) {
-        let _ = self.0.try_send(Word::End);
+        for lane in [&self.own, &self.asked] {
+            let _ = lane.try_send(Word::End);
+        }
     }
 
-    /// Ends the executor because its memory is needed; a call in flight fails.
+    /// Ends the executors because their memory is needed; calls in flight fail.
     pub fn shed(&self) {
-        if self.0.is_empty() {
-            let _ = self.0.try_send(Word::Shed);
+        for lane in [&self.own, &self.asked] {
+            if lane.is_empty() {
+                let _ = lane.try_send(Word::Shed);
+            }
         }
     }
 }
 
+/// Whether a person waits for it.
+fn is_asked(call: &ScriptCall) -> bool {
+    is_plan(call) || matches!(call.hook, Hook::Eval { .. })
+}
+
+fn is_plan(call: &ScriptCall) -> bool {
+    call.hook == Hook::Configure && call.modules.version == 0
+}
+
 /// Who and where the script runs.
+#[derive(Clone)]
 pub struct Setting {
     pub node: NodeId,
     /// Name of the cluster.
@@ -69,8 +97,8 @@ pub struct Setting {
     pub commands_max: usize,
 }
 
-/// The other end: runs for as long as the daemon.
-pub struct Runner {
+/// One lane's other end.
+struct Runner {
     words: Receiver<Word>,
     door: Door,
     setting: Setting,
@@ -86,19 +114,24 @@ struct Held {
     host: ScriptHost,
 }
 
-pub fn open(door: Door, setting: Setting) -> (Script, Runner) {
-    let (sender, words) = async_channel::unbounded();
-    let client = u64::from_be_bytes(pki::random_bytes());
-    (Script(sender), Runner { words, door, setting, client, sequence: 0, held: None })
+/// Where to leave words, and the future that carries them out for as long as the daemon runs.
+pub fn open<T>(door: Door, setting: Setting) -> (Script, impl Future<Output = T>) {
+    let lane = || {
+        let (sender, words) = async_channel::unbounded();
+        let client = u64::from_be_bytes(pki::random_bytes());
+        (sender, Runner { words, door: door.clone(), setting: setting.clone(), client, sequence: 0, held: None })
+    };
+    let ((own, cluster), (asked, people)) = (lane(), lane());
+    (Script { own, asked }, or(cluster.run(), people.run()))
 }
 
 impl Runner {
     /// Carries out one word after the other; never ends.
-    pub async fn run<T>(mut self) -> T {
+    async fn run<T>(mut self) -> T {
         loop {
             match self.next_word().await {
                 Some(Word::Call { id, call }) => self.call(id, &call).await,
-                Some(Word::End | Word::Shed) => self.stop(),
+                Some(Word::End | Word::Shed | Word::Rest) => self.stop(),
                 // The pump is gone; so are we, soon.
                 None => std::future::pending().await,
             }
@@ -138,6 +171,7 @@ impl Runner {
                 match words.recv().await {
                     Ok(Word::End) => return None,
                     Ok(Word::Shed) => return Some(Err(SHED.to_owned())),
+                    Ok(Word::Rest) => {}
                     Ok(Word::Call { id, .. }) => {
                         door.report(Input::Scripted { id, outcome: Err("another call of the script is not over yet".into()) });
                     }
@@ -157,8 +191,8 @@ impl Runner {
     }
 
     async fn carry_out(&mut self, call: &ScriptCall, ops: &Ops) -> Result<ScriptReport, String> {
-        if call.hook == Hook::Configure && call.modules.version == 0 {
-            // For a plan only. One executor at a time is enough for a small machine.
+        if is_plan(call) {
+            // One executor at a time is enough here as well.
             self.stop();
             let mut host = self.host_of(&call.modules);
             return self.once(&mut host, call, ops).await.map_err(|error| error.in_words()).and_then(|outcome| outcome);

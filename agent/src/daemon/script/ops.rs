@@ -2,6 +2,7 @@
 
 use super::json;
 use crate::{
+    daemon::telemetry,
     drivers::{
         api::door::Door,
         script::{HostOps, read_service},
@@ -174,7 +175,7 @@ impl HostOps for Ops {
             _ => log::Level::Info,
         };
         for line in text.lines() {
-            log::log!(level, "script: {line}");
+            log::log!(target: telemetry::SCRIPT, level, "{line}");
         }
     }
 }

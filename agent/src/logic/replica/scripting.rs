@@ -1,8 +1,8 @@
 //! The cluster's script, as the leader runs it: when which hook is called, and what becomes of the answer.
 //!
 //! The script itself runs elsewhere; here is only its timetable. `configure` runs once per term and per version of the
-//! modules, `leader` once a term; timers, events and changed keys call what `configure` registered. One call at a
-//! time. A call that fails is told to people and tried again later; whatever a script wants to change carries the
+//! modules, `leader` once a term; timers, events and changed keys call what `configure` registered. One such call at a
+//! time, and beside it one that a person waits for (a plan, an expression): a hook may wait for minutes. A call that fails is told to people and tried again later; whatever a script wants to change carries the
 //! term it ran in, so that nothing of a deposed leader's script takes effect.
 
 use super::Replica;
@@ -36,6 +36,9 @@ pub(super) struct Scripting {
     ids: u64,
     in_flight: Option<(u64, Job)>,
     queue: VecDeque<Job>,
+    /// What people wait for.
+    asked_in_flight: Option<(u64, Job)>,
+    asked: VecDeque<Job>,
     /// The term it runs for; none while this node does not lead (and settled).
     term: Option<u64>,
     /// Version of the modules whose `configure` went well in this term.
@@ -105,14 +108,14 @@ impl Replica {
             let answer = self.elsewhere();
             return self.reply(ticket, answer);
         }
-        if !self.leads_settled() || self.script.queue.len() >= SCRIPT_CALLS_MAX {
+        if !self.leads_settled() || self.script.asked.len() >= SCRIPT_CALLS_MAX {
             return self.reply(ticket, Answer::Busy);
         }
-        self.script.queue.push_back(job);
+        self.script.asked.push_back(job);
     }
 
     pub(super) fn forget_script_ticket(&mut self, ticket: Ticket) {
-        self.script.queue.retain(|job| job.ticket() != Some(ticket));
+        self.script.asked.retain(|job| job.ticket() != Some(ticket));
     }
 
     /// SIGHUP: the modules are evaluated and `configure` runs again.
@@ -127,9 +130,11 @@ impl Replica {
     fn begin_anew(&mut self) {
         self.effects.push_back(Effect::ScriptEnd);
         let script = &mut self.script;
-        let interrupted = script.in_flight.take().map(|(_, job)| job);
-        script.queue.extend(interrupted.filter(|job| job.ticket().is_some()));
-        script.queue.retain(|job| !matches!(job.hook, Hook::Registered { .. }));
+        script.in_flight = None;
+        if let Some((_, interrupted)) = script.asked_in_flight.take() {
+            script.asked.push_front(interrupted);
+        }
+        script.queue.clear();
         script.configured = None;
         (script.failures, script.retry_at) = (0, 0);
         script.registered.clear();
@@ -158,6 +163,11 @@ impl Replica {
         {
             self.call_script(job);
         }
+        if self.script.asked_in_flight.is_none()
+            && let Some(job) = self.script.asked.pop_front()
+        {
+            self.call_script(job);
+        }
     }
 
     fn script_leads(&mut self, term: Option<u64>) {
@@ -174,7 +184,7 @@ impl Replica {
     fn script_stepped_down(&mut self, old: u64) {
         let script = std::mem::take(&mut self.script);
         self.script.ids = script.ids;
-        let open = script.in_flight.into_iter().map(|(_, job)| job).chain(script.queue);
+        let open = script.asked_in_flight.into_iter().map(|(_, job)| job).chain(script.asked);
         for ticket in open.filter_map(|job| job.ticket()).collect::<Vec<_>>() {
             self.reply(ticket, Answer::Unavailable { why: "this node is no longer the leader; ask again".into() });
         }
@@ -297,13 +307,15 @@ impl Replica {
         };
         self.script.ids += 1;
         let (id, hook) = (self.script.ids, job.hook.clone());
-        self.script.in_flight = Some((id, job));
+        let slot = if job.ticket().is_some() { &mut self.script.asked_in_flight } else { &mut self.script.in_flight };
+        *slot = Some((id, job));
         self.effects.push_back(Effect::Script { id, call: ScriptCall { modules, term, hook } });
     }
 
     pub(super) fn handle_scripted(&mut self, id: u64, outcome: Result<ScriptReport, String>) {
         // Anything else was interrupted, and no longer counts.
-        let Some((_, job)) = self.script.in_flight.take_if(|(waiting, _)| *waiting == id) else { return };
+        let own = self.script.in_flight.take_if(|(waiting, _)| *waiting == id);
+        let Some((_, job)) = own.or_else(|| self.script.asked_in_flight.take_if(|(waiting, _)| *waiting == id)) else { return };
         match job.purpose {
             Purpose::Plan(ticket, _) => {
                 let answer = match outcome {
