@@ -95,11 +95,11 @@ declare class Cluster {
 
 type EventName =
   | "leader" | "follower" // this node became leader, or stopped being it
-  | "node.joined" | "node.lost" | "node.back" | "node.left" | "node.leaving" | "node.draining"
+  | "node.joined" | "node.lost" | "node.back" | "node.left" | "node.leaving" | "node.draining" | "node.preferred"
   | "instance.started" | "instance.stopped" | "instance.terminated" | "instance.failed"
   | "service.updated" | "service.degraded" | "service.healthy"
   | "task.started" | "task.exited"
-  | "cluster.scaled" | "cluster.destroyed"
+  | "cluster.scaled" | "cluster.below_min" | "cluster.at_min" | "cluster.destroyed"
   | "script.reloaded" | "script.failed";
 
 /** `at`: milliseconds since 1970; `subject`: the node, service, task or instance it is about; `text`: for a person. */
@@ -139,7 +139,7 @@ interface ServiceSpec {
 /** The verbs work after configure(); scale() holds until the next `disco apply`. */
 interface Service { readonly name: string; scale(replicas: number): Promise<void>; restart(): Promise<void>; rollback(): Promise<void>; remove(): Promise<void>; status(): Promise<ServiceStatus> }
 interface ServiceStatus { name: string; desired: number; running: number; healthy: number; version: number; tasks: TaskStatus[] }
-interface TaskStatus { id: string; service: string; node: string; state: "pending" | "starting" | "running" | "stopping" | "exited" | "failed"; exit?: { code?: number; signal?: number }; last_error?: string; address?: string; ports: Record<number, number> }
+interface TaskStatus { id: string; service: string; node: string; state: "pending" | "starting" | "running" | "stopping" | "exited" | "failed" | "paused" | "held"; exit?: { code?: number; signal?: number }; last_error?: string; address?: string; ports: Record<number, number> }
 
 // ---- hooks a script exports
 // client.js

@@ -3,13 +3,13 @@
 use agent::logic::keeper::{BACKOFF_MS_MAX, Keeper, STEADY_AFTER_MS};
 use agent::model::{
     service::{Restart, RestartPolicy, ServiceSpec},
-    task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskState},
+    task::{Exit, Hold, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskState},
 };
 use std::collections::BTreeMap;
 
 fn order(number: u64, wanted: bool) -> TaskOrder {
     let spec = ServiceSpec { command: vec!["a".into()], ..ServiceSpec::default() };
-    TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted, spec }
+    TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted, spec, hold: None }
 }
 
 fn restarting(policy: RestartPolicy, max: Option<u32>) -> TaskOrder {
@@ -36,6 +36,7 @@ fn calls(keeper: &mut Keeper, now: u64) -> Vec<String> {
     let word = |call: TaskCall| match call {
         TaskCall::Start { order, .. } => format!("start {}", order.number.0),
         TaskCall::Stop { number, .. } => format!("stop {}", number.0),
+        TaskCall::Pause { number, on } => format!("{} {}", if on { "pause" } else { "resume" }, number.0),
         TaskCall::Forget { number } => format!("forget {}", number.0),
     };
     keeper.poll(now).into_iter().map(word).collect()
@@ -76,7 +77,7 @@ fn nothing_starts_before_the_disk_was_looked_at_and_a_leader_was_heard() {
     assert!(calls(&mut keeper, 0).is_empty(), "it may run already");
     keeper.handle(FIRST, up(true), 1);
     keeper.handle_found(vec![order(1, true)], 1);
-    assert!(calls(&mut keeper, 2).is_empty(), "it does");
+    assert_eq!(calls(&mut keeper, 2), ["resume 1"], "it does, and may have been paused");
     assert_eq!(state(&keeper, 1), TaskState::Running, "what was adopted has had its grace");
 
     let mut keeper = Keeper::new();
@@ -85,7 +86,7 @@ fn nothing_starts_before_the_disk_was_looked_at_and_a_leader_was_heard() {
     keeper.set_orders([order(2, true)]);
     assert!(calls(&mut keeper, 2).is_empty(), "old records start nothing and end nothing");
     keeper.set_trusted(true);
-    assert_eq!(calls(&mut keeper, 3), ["stop 1"], "what was moved away goes first");
+    assert_eq!(calls(&mut keeper, 3), ["resume 1", "stop 1"], "what was moved away goes first");
     keeper.handle(FIRST, TaskEvent::Ended(Exit::Code(0)), 4);
     assert_eq!(calls(&mut keeper, 5), ["forget 1", "start 2"]);
 }
@@ -169,4 +170,61 @@ fn a_stop_that_overtakes_the_start_waits_for_its_answer() {
     keeper.set_orders([order(1, false), order(2, false)]);
     calls(&mut keeper, 4);
     assert_eq!(state(&keeper, 2), TaskState::Exited, "what never ran has ended");
+}
+
+fn held(number: u64, hold: Option<Hold>) -> TaskOrder {
+    TaskOrder { hold, ..order(number, true) }
+}
+
+#[test]
+fn while_too_few_nodes_are_there_tasks_stop_and_start_again_afterwards() {
+    let mut keeper = keeper(vec![order(1, true)]);
+    calls(&mut keeper, 0);
+    keeper.handle(FIRST, up(false), 100);
+    keeper.set_orders([held(1, Some(Hold::Stop)), held(2, Some(Hold::Stop))]);
+    assert_eq!(calls(&mut keeper, 5_000), ["stop 1"], "and nothing new is started");
+    assert_eq!((state(&keeper, 1), state(&keeper, 2)), (TaskState::Stopping, TaskState::Held));
+    keeper.handle(FIRST, TaskEvent::Ended(Exit::Signal(15)), 5_100);
+    assert!(calls(&mut keeper, 70_000).is_empty());
+    assert_eq!(state(&keeper, 1), TaskState::Held);
+    keeper.set_orders([order(1, true), order(2, true)]);
+    assert_eq!(calls(&mut keeper, 70_000).len() + calls(&mut keeper, 70_000).len(), 2, "both start at once");
+    assert_eq!(keeper.seen()[0].restarts, 0, "that was no failure");
+
+    keeper.handle(FIRST, up(false), 70_100);
+    keeper.set_orders([held(1, Some(Hold::Stop)), held(2, Some(Hold::Stop))]);
+    calls(&mut keeper, 71_000);
+    keeper.set_orders([order(1, true), order(2, true)]);
+    keeper.handle(FIRST, TaskEvent::Ended(Exit::Signal(15)), 71_100);
+    assert_eq!(calls(&mut keeper, 71_100), ["start 1"], "the minimum was reached again before it had ended");
+}
+
+#[test]
+fn while_too_few_nodes_are_there_tasks_stand_still_and_go_on_afterwards() {
+    let mut keeper = keeper(vec![order(1, true)]);
+    calls(&mut keeper, 0);
+    keeper.handle(FIRST, up(false), 100);
+    keeper.set_orders([held(1, Some(Hold::Pause))]);
+    assert_eq!(calls(&mut keeper, 5_000), ["pause 1"]);
+    assert_eq!((calls(&mut keeper, 5_100).len(), state(&keeper, 1)), (0, TaskState::Paused));
+    keeper.set_orders([order(1, true)]);
+    assert_eq!(calls(&mut keeper, 6_000), ["resume 1"]);
+    assert_eq!(state(&keeper, 1), TaskState::Running);
+
+    keeper.set_orders([held(1, Some(Hold::Pause))]);
+    calls(&mut keeper, 7_000);
+    keeper.set_orders([order(1, false)]);
+    assert_eq!(calls(&mut keeper, 8_000), ["resume 1", "stop 1"], "what stands still does not hear a signal");
+
+    let mut keeper = self::keeper(vec![held(1, Some(Hold::Pause))]);
+    keeper.handle(FIRST, up(true), 0);
+    assert_eq!((calls(&mut keeper, 0).len(), state(&keeper, 1)), (0, TaskState::Held));
+    keeper.set_orders([order(1, true)]);
+    calls(&mut keeper, 100);
+    keeper.handle(FIRST, up(false), 200);
+    keeper.set_orders([held(1, Some(Hold::Pause))]);
+    calls(&mut keeper, 300);
+    keeper.handle(FIRST, TaskEvent::Ended(Exit::Signal(9)), 8_100);
+    assert!(calls(&mut keeper, 99_000).is_empty(), "what ends while it is held starts again afterwards only");
+    assert_eq!(state(&keeper, 1), TaskState::Held);
 }

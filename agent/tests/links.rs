@@ -80,7 +80,7 @@ impl End {
     async fn run(&self, number: u64, script: &str) {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
         let spec = ServiceSpec { command, ..ServiceSpec::default() };
-        let order = TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted: true, spec };
+        let order = TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted: true, spec, hold: None };
         self.runtime.carry_out(TaskCall::Start { order: Box::new(order), restarts: 0 });
         loop {
             if let Ok(Input::Task { event: TaskEvent::Ended(exit), .. }) = self.tasks.recv().await {

@@ -49,3 +49,52 @@ fn promotion_and_demotion_by_hand_are_swaps_or_are_refused() {
     others[0].until("another leads and the old one is a worker", |status| demoted(status) && status.voters.len() == 3);
     others[0].set("k", "v").expect("the cluster writes");
 }
+
+/// A service on every node, which runs or does not: the states of its tasks.
+fn tasks(status: &v1::Status) -> Vec<(&str, u32)> {
+    status.services.iter().flat_map(|s| &s.tasks).map(|t| (t.state.as_str(), t.pid)).collect()
+}
+
+#[test]
+fn below_the_minimum_services_stop_or_stand_still_and_at_it_they_go_on() {
+    let first = Daemon::originate();
+    first.until("it leads", |status| status.leader.is_some());
+    // It never votes: the leader goes on without it.
+    let mut second = Daemon::join("n2", &first.token("worker"), &[&first.address]);
+    first.until("two nodes", |status| status.nodes.iter().filter(|n| n.state == "ready").count() == 2);
+    let below = |policy: &str| {
+        let change = v1::ConfigureRequest { min_nodes: Some(2), below_min: Some(policy.into()), ..Default::default() };
+        first.write(Op::Configure(change)).expect("it leads");
+    };
+    below("stop");
+    let script = "export async function init() {
+        return new Cluster({ name: 'test', provider: await LocalProvider.init({ name: 'l' }) });
+    }
+    export function configure(cluster) { cluster.service('web', { command: ['sleep', '1000'], replicas: 'every-node' }); }";
+    first.write(Op::ModulesPut(v1::ModulesPut { files: [("cluster.js".to_owned(), script.to_owned())].into() })).expect("it leads");
+    let both = |status: &v1::Status| tasks(status).iter().filter(|(state, _)| *state == "running").count() == 2;
+    first.until("both run", both);
+
+    let alive = |pid: u32| agent::drivers::syscall::process_started(pid).is_some();
+    let pid_of = |status: &v1::Status, node: &str| {
+        let id = &status.nodes.iter().find(|n| n.name == node).expect("it is there").id;
+        status.services[0].tasks.iter().find(|t| &t.node == id).expect("it has a task").pid
+    };
+    let pid = pid_of(&first.status().expect("it leads"), "n1");
+    second.kill();
+    let status = first.until("what runs there stops", |status| tasks(status).iter().any(|(state, _)| *state == "held") && !alive(pid));
+    assert!(status.problems.iter().any(|p| p.starts_with("1 of at least 2 nodes live: services are stopped")), "{:?}", status.problems);
+    assert!(status.events.iter().any(|e| e.name == "cluster.below_min"), "{:?}", status.events);
+    second.start();
+    let status = first.until("both run again", both);
+    assert!(status.events.iter().any(|e| e.name == "cluster.at_min"), "{:?}", status.events);
+
+    below("pause");
+    let pid = pid_of(&status, "n1");
+    second.kill();
+    first.until("what runs there stands still", |status| tasks(status).contains(&("paused", pid)));
+    assert!(alive(pid));
+    second.start();
+    first.until("both go on", both);
+    assert_eq!(pid_of(&first.status().expect("it leads"), "n1"), pid, "the same process");
+}

@@ -10,6 +10,7 @@ use agent::model::{
     ids::{ClusterId, MemberId, NodeId, Now, OperationId},
     instance::{InstanceDesired, InstanceRecord, InstanceSeen, InstanceState},
     node::{NodeRecord, NodeState, Role},
+    settings::BelowMin,
 };
 use std::collections::BTreeMap;
 
@@ -411,4 +412,28 @@ fn what_is_missing_is_launched_up_to_the_brakes_and_what_stays_lost_is_replaced(
     assert!(replaced(&play), "lost for longer than replace_after");
     play.state.settings.replace_after_ms = Some(2_000_000);
     assert!(!replaced(&play));
+}
+
+#[test]
+fn the_minimum_counts_nodes_that_are_there() {
+    let mut play = play(&[(1, READY, Some(1)), (2, NodeState::Draining, Some(2)), (3, LOST, Some(3))], &[1, 2, 3], &[]);
+    play.state.settings.replace_after_ms = None;
+    let says = |play: &Play| {
+        play.decide().into_iter().find_map(|d| match d {
+            Decision::Propose(Command::MinNodes { below, live }) => Some((below, live)),
+            _ => None,
+        })
+    };
+    assert_eq!(says(&play), None, "without a minimum there is nothing to say");
+    play.state.settings.min_nodes = 3;
+    assert_eq!(says(&play), Some((true, 2)));
+    play.state.below_min = true;
+    assert_eq!(says(&play), None, "it is said once");
+    play.state.settings.below_min = BelowMin::Pause;
+    let problems = play.with_sight(plan::problems);
+    assert!(problems.contains(&"2 of at least 3 nodes live: services stand still until there are enough".to_string()), "{problems:?}");
+    let third = play.state.nodes.get_mut(&NodeId(3)).expect("there");
+    third.state = READY;
+    play.observed.hear(NodeId(3), NOW.mono);
+    assert_eq!(says(&play), Some((false, 3)));
 }

@@ -3,12 +3,15 @@
 //! A task starts only when three things are known: what lay on disk when the agent started (it may still run), what
 //! the cluster wants (said by a leader in this life of the agent, not by old records), and that nothing runs here
 //! which was moved elsewhere meanwhile. What runs already goes on running in any case.
+//!
+//! While too few nodes are there, orders say "hold": processes end or stand still, and nothing is started, until they
+//! say otherwise.
 
 use super::state::bounded;
 use crate::model::{
     limits::EVENT_TEXT_BYTES_MAX,
     service::{RestartPolicy, ServiceSpec},
-    task::{Exit, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskSeen, TaskState},
+    task::{Exit, Hold, TaskCall, TaskEvent, TaskNumber, TaskOrder, TaskSeen, TaskState},
 };
 use std::collections::BTreeMap;
 
@@ -33,6 +36,10 @@ struct Entry {
     /// Since it last was steady.
     in_a_row: u32,
     pid: u32,
+    /// It was told to stop because too few nodes are there, not for good.
+    held: bool,
+    /// Whether its processes stand still; unknown of one that was found running.
+    paused: Option<bool>,
     ports: BTreeMap<u16, u16>,
     exit: Option<Exit>,
     error: String,
@@ -52,6 +59,8 @@ enum Phase {
     },
     /// `Stop` was called, the end not seen yet.
     Stopping,
+    /// Nothing of it runs while too few nodes are there.
+    Held,
     /// Nothing of it runs, nor shall.
     Ended {
         failed: bool,
@@ -61,7 +70,18 @@ enum Phase {
 impl Entry {
     fn new(order: TaskOrder, now: u64) -> Entry {
         let phase = Phase::Waiting { until: now };
-        Entry { order, phase, restarts: 0, in_a_row: 0, pid: 0, ports: BTreeMap::new(), exit: None, error: String::new() }
+        Entry {
+            order,
+            phase,
+            restarts: 0,
+            in_a_row: 0,
+            pid: 0,
+            held: false,
+            paused: Some(false),
+            ports: BTreeMap::new(),
+            exit: None,
+            error: String::new(),
+        }
     }
 
     fn spec(&self) -> &ServiceSpec {
@@ -74,6 +94,8 @@ impl Entry {
 
     fn seen(&self) -> TaskSeen {
         let state = match self.phase {
+            Phase::Up { .. } if self.paused == Some(true) => TaskState::Paused,
+            Phase::Held => TaskState::Held,
             Phase::Waiting { .. } | Phase::Starting | Phase::Up { grace_passed: false, .. } => TaskState::Starting,
             Phase::Up { grace_passed: true, .. } => TaskState::Running,
             Phase::Stopping => TaskState::Stopping,
@@ -82,6 +104,21 @@ impl Entry {
         };
         let (exit, error, ports) = (self.exit, self.error.clone(), self.ports.clone());
         TaskSeen { number: self.order.number, state, exit, error, ports, restarts: self.restarts, pid: self.pid }
+    }
+
+    /// Processes that stand still would not hear the signal.
+    fn stop(&mut self, number: TaskNumber, calls: &mut Vec<TaskCall>) {
+        self.pause(number, false, calls);
+        self.phase = Phase::Stopping;
+        let (signal, timeout_ms) = (self.spec().stop_signal, self.spec().stop_timeout_ms);
+        calls.push(TaskCall::Stop { number, signal, timeout_ms });
+    }
+
+    fn pause(&mut self, number: TaskNumber, on: bool, calls: &mut Vec<TaskCall>) {
+        if self.paused != Some(on) {
+            self.paused = Some(on);
+            calls.push(TaskCall::Pause { number, on });
+        }
     }
 
     /// It ended (or could not be started): what comes of it.
@@ -100,7 +137,13 @@ impl Entry {
             RestartPolicy::OnFailure => !well,
             RestartPolicy::Never => false,
         };
-        self.phase = if asked {
+        self.paused = Some(false);
+        let held = std::mem::take(&mut self.held) && asked && self.order.wanted;
+        self.phase = if held {
+            // The hold may have ended before its process did.
+            self.error.clear();
+            if self.order.hold.is_some() { Phase::Held } else { Phase::Waiting { until: now } }
+        } else if asked {
             self.error.clear();
             Phase::Ended { failed: false }
         } else if !again || restart.max.is_some_and(|max| self.in_a_row >= max) {
@@ -178,6 +221,7 @@ impl Keeper {
         match event {
             TaskEvent::Up { pid, ports, adopted } => {
                 (entry.pid, entry.ports) = (pid, ports);
+                entry.paused = if adopted { None } else { Some(false) };
                 let grace_passed = adopted || entry.spec().grace_ms == 0;
                 if entry.phase != Phase::Stopping {
                     entry.phase = Phase::Up { since: now, grace_passed };
@@ -206,6 +250,9 @@ impl Keeper {
         }
         self.drop_void(&mut calls);
         self.stop_unwanted(&mut calls);
+        if self.trusted {
+            self.hold(now, &mut calls);
+        }
         self.pass_grace(now);
         // What was moved away ends before anything else begins.
         if self.trusted && !self.has_strays() {
@@ -237,13 +284,29 @@ impl Keeper {
             match entry.phase {
                 _ if wanted => {}
                 Phase::Up { .. } => {
-                    entry.phase = Phase::Stopping;
-                    let (signal, timeout_ms) = (entry.spec().stop_signal, entry.spec().stop_timeout_ms);
-                    calls.push(TaskCall::Stop { number: *number, signal, timeout_ms });
+                    entry.held = false;
+                    entry.stop(*number, calls);
                 }
-                Phase::Waiting { .. } => entry.phase = Phase::Ended { failed: false },
+                Phase::Waiting { .. } | Phase::Held => entry.phase = Phase::Ended { failed: false },
                 // It is stopped once its start was answered.
                 Phase::Starting | Phase::Stopping | Phase::Ended { .. } => {}
+            }
+        }
+    }
+
+    /// Stops, pauses or lets go on what is wanted, as the orders say.
+    fn hold(&mut self, now: u64, calls: &mut Vec<TaskCall>) {
+        for (number, order) in self.orders.iter().filter(|(_, order)| order.wanted) {
+            let Some(entry) = self.entries.get_mut(number) else { continue };
+            match (entry.phase, order.hold) {
+                (Phase::Up { .. }, Some(Hold::Stop)) => {
+                    entry.held = true;
+                    entry.stop(*number, calls);
+                }
+                (Phase::Up { .. }, hold) => entry.pause(*number, hold == Some(Hold::Pause), calls),
+                (Phase::Waiting { .. }, Some(_)) => entry.phase = Phase::Held,
+                (Phase::Held, None) => entry.phase = Phase::Waiting { until: now },
+                _ => {}
             }
         }
     }
@@ -265,6 +328,7 @@ impl Keeper {
             let entry = self.entries.entry(*number).or_insert_with(|| Entry::new(order.clone(), now));
             match entry.phase {
                 Phase::Waiting { .. } if !order.wanted => entry.phase = Phase::Ended { failed: false },
+                Phase::Waiting { .. } if order.hold.is_some() => entry.phase = Phase::Held,
                 Phase::Waiting { until } if until <= now => {
                     entry.phase = Phase::Starting;
                     calls.push(TaskCall::Start { order: Box::new(order.clone()), restarts: entry.restarts });

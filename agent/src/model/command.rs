@@ -238,6 +238,15 @@ pub enum Command {
         #[n(1)]
         role: Role,
     },
+    /// The number of live nodes fell below `min_nodes`, or reached it again.
+    #[n(47)]
+    MinNodes {
+        #[n(0)]
+        below: bool,
+        /// Live nodes, for a person.
+        #[n(1)]
+        live: u32,
+    },
 }
 
 impl Command {
@@ -248,7 +257,7 @@ impl Command {
             Command::TokenRevoke(_) | Command::NodeRemove(_) | Command::InstanceSet { .. } | Command::Destroy | Command::Join { .. } => 1,
             Command::NodeUpdate { .. } | Command::NodeState { .. } | Command::MemberAssign(_) | Command::MemberClear(_) => 1,
             Command::Launch { .. } | Command::InstanceSeen { .. } | Command::Leading(_) => 1,
-            Command::NodePrefer { .. } => 3,
+            Command::NodePrefer { .. } | Command::MinNodes { .. } => 3,
             _ => 2,
         }
     }

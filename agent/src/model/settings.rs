@@ -46,6 +46,16 @@ pub enum BelowMin {
     Keep,
 }
 
+impl BelowMin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BelowMin::Stop => "stop",
+            BelowMin::Pause => "pause",
+            BelowMin::Keep => "keep",
+        }
+    }
+}
+
 /// The fields a caller gave; absent ones keep their value. `replace_after_ms` 0 means never.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct SettingsChange {

@@ -72,6 +72,12 @@ pub enum TaskState {
     /// Ended and not to be restarted, or could not be started.
     #[n(5)]
     Failed,
+    /// Stands still, because too few nodes are there.
+    #[n(6)]
+    Paused,
+    /// Does not run, because too few nodes are there.
+    #[n(7)]
+    Held,
 }
 
 impl TaskState {
@@ -83,6 +89,8 @@ impl TaskState {
             TaskState::Stopping => "stopping",
             TaskState::Exited => "exited",
             TaskState::Failed => "failed",
+            TaskState::Paused => "paused",
+            TaskState::Held => "held",
         }
     }
 
@@ -115,6 +123,21 @@ pub struct TaskOrder {
     pub wanted: bool,
     #[n(4)]
     pub spec: ServiceSpec,
+    /// It is wanted, but not now: too few nodes are there.
+    #[n(5)]
+    pub hold: Option<Hold>,
+}
+
+/// What becomes of a task while fewer nodes live than `min_nodes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Hold {
+    /// Its process ends; it is started again afterwards.
+    #[n(0)]
+    Stop,
+    /// Its processes stand still and keep their memory.
+    #[n(1)]
+    Pause,
 }
 
 /// Everything a node is told to run or to stop, as of one index of the log.
@@ -145,6 +168,8 @@ pub enum TaskCall {
     Start { order: Box<TaskOrder>, restarts: u32 },
     /// Ask it to end with `signal`, kill it (its whole process group or cgroup) after `timeout_ms`. `Ended` follows.
     Stop { number: TaskNumber, signal: u32, timeout_ms: u64 },
+    /// Let its processes stand still, or go on. Nothing follows.
+    Pause { number: TaskNumber, on: bool },
     /// It has ended and is not wanted: delete its record and, later, its log.
     Forget { number: TaskNumber },
 }

@@ -153,6 +153,7 @@ impl World {
                 assert!(self.running.remove(&number).is_some(), "stopped what does not run");
                 (number, TaskEvent::Ended(Exit::Signal(15)))
             }
+            TaskCall::Pause { .. } => return,
             TaskCall::Forget { number } => {
                 assert!(!self.running.contains_key(&number), "forgot what runs");
                 return;

@@ -212,3 +212,31 @@ fn anonymous_kib() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel says so");
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
+
+#[test]
+fn a_paused_task_stands_still_goes_on_and_can_be_stopped() {
+    on_a_node(async |rig, _| {
+        // A start of what runs is answered at once: then the call before it is done.
+        let pause = async |on| {
+            rig.runtime.carry_out(TaskCall::Pause { number: TaskNumber(1), on });
+            rig.call_start(shell(1, "true"));
+            rig.event().await;
+        };
+        let (pid, _) = rig.start(shell(1, "trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done")).await;
+        // In a frozen cgroup a process sleeps; without one it is stopped. Either way it is not scheduled: no more children.
+        let child = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        pause(true).await;
+        let still = || {
+            let before = child();
+            std::thread::park_timeout(Duration::from_millis(300));
+            (child() == before).then_some(())
+        };
+        until("it stands still", BOUND, still);
+        pause(false).await;
+        let before = child();
+        until("it goes on", BOUND, || (child() != before).then_some(()));
+        pause(true).await;
+        pause(false).await;
+        assert_eq!(rig.stop(1, 15, 10_000).await, Exit::Code(0), "it heard the signal");
+    });
+}

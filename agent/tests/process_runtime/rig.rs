@@ -127,7 +127,7 @@ pub fn on_a_node(test: impl AsyncFnOnce(Rig, &Path)) {
 pub fn order(number: u64, command: &[&str]) -> TaskOrder {
     let command = command.iter().map(|word| (*word).to_owned()).collect();
     let spec = ServiceSpec { command, ..ServiceSpec::default() };
-    TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted: true, spec }
+    TaskOrder { number: TaskNumber(number), service: "web".into(), version: 1, wanted: true, spec, hold: None }
 }
 
 pub fn shell(number: u64, script: &str) -> TaskOrder {

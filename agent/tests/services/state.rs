@@ -166,9 +166,9 @@ fn a_node_speaks_of_its_own_tasks_only_and_ends_are_events() {
 fn a_snapshot_from_before_services_is_read_and_one_with_them_comes_back_the_same() {
     let mut cluster = Cluster::new(2);
     let whole = cluster.state.encode();
-    // Version byte, then an array of 26 (0x98 0x1a); the last four are two empty maps, 0 and the empty script record.
-    assert_eq!(whole[..3], [1, 0x98, 26]);
-    let tail = agent::model::codec::encode(&cluster.state.script).len() - 1 + 3;
+    // Version byte, then an array of 27 (0x98 0x1b); the last five are two empty maps, 0, the empty script record and a no.
+    assert_eq!(whole[..3], [1, 0x98, 27]);
+    let tail = agent::model::codec::encode(&cluster.state.script).len() - 1 + 4;
     let mut old = vec![1, 0x96];
     old.extend_from_slice(&whole[3..whole.len() - tail]);
     assert_eq!(State::decode(&old).as_ref(), Ok(&cluster.state));

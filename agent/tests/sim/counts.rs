@@ -87,6 +87,8 @@ counts! {
     TasksStarted "tasks started",
     TasksAskedToEnd "tasks asked to end",
     TasksEnded "tasks that ended",
+    TasksPaused "tasks paused because too few nodes were there",
+    TasksHeld "tasks stopped because too few nodes were there",
     TasksStartedAlone "tasks started again without a manager",
     TasksAdopted "tasks found running by a new agent",
     ServicesBlocked "services with no room for another copy",

@@ -12,6 +12,7 @@ use agent::{
         node::{NodeRecord, NodeState},
         query::Op,
         service::{Replicas, Roll, ServiceRecord, ServiceSpec},
+        settings::{BelowMin, SettingsChange},
         task::{TaskNumber, TaskState},
     },
 };
@@ -30,7 +31,7 @@ impl World {
         let host = self.rng.pick(&hosts).copied().unwrap_or_default();
         let node = self.machines[host].identity.node.to_string();
         let name = self.rng.pick(&NAMES).expect("not empty").to_string();
-        let op = match self.rng.below(11) {
+        let op = match self.rng.below(12) {
             0 | 1 => Op::ServiceScale { name, replicas: self.rng.below(6) as u32 },
             2 => Op::ServiceRestart(name),
             3 => Op::ServiceRollback(name),
@@ -39,6 +40,11 @@ impl World {
             6 => Op::NodeDrain { node, drain: false },
             7 => return self.reload_script(),
             8 => return self.ask_script(),
+            9 => Op::Configure(SettingsChange {
+                min_nodes: Some(self.rng.between(1, 4) as u32),
+                below_min: self.rng.pick(&[BelowMin::Stop, BelowMin::Pause, BelowMin::Keep]).copied(),
+                ..SettingsChange::default()
+            }),
             _ => Op::ModulesPut(crate::scripts::write(&mut self.rng, true)),
         };
         self.workload.admin.todo.push_back(op);
@@ -97,6 +103,9 @@ impl World {
             let host = self.host_of(node.id)?;
             let wanted: Vec<TaskNumber> = state.tasks.values().filter(|t| t.node == node.id).map(|t| t.number).collect();
             let there: Vec<TaskNumber> = self.machines[host].runtime.running.keys().copied().collect();
+            if let Some(number) = self.machines[host].runtime.paused.first() {
+                return Some(format!("task {} on n{host} stands still", number.0));
+            }
             if wanted != there {
                 return Some(format!("n{host} runs {there:?}, not {wanted:?}"));
             }

@@ -24,6 +24,8 @@ pub struct Runtime {
     pub running: BTreeMap<TaskNumber, u32>,
     /// Fixed ports of the node, held by processes until they end.
     ports: BTreeMap<u16, TaskNumber>,
+    /// Of those, the ones that stand still.
+    pub paused: BTreeSet<TaskNumber>,
     /// Told by a leader that these are not to run here.
     unwanted: BTreeSet<TaskNumber>,
     /// Lives of the agent in which a leader spoke to it.
@@ -38,6 +40,7 @@ pub struct Runtime {
 impl Runtime {
     fn end(&mut self, number: TaskNumber) {
         self.running.remove(&number);
+        self.paused.remove(&number);
         self.ports.retain(|_, holder| *holder != number);
     }
 }
@@ -87,6 +90,7 @@ impl World {
         match call {
             TaskCall::Start { order, .. } => {
                 let number = order.number;
+                assert!(order.hold.is_none(), "violation: n{host} starts task {} while too few nodes are there", number.0);
                 let moved = self.replica(host).and_then(|r| r.state().tasks.get(&number)).is_some_and(|t| !t.wanted);
                 if self.consensus(host).is_some_and(|c| c.is_leader()) {
                     self.hears_itself(host);
@@ -111,6 +115,14 @@ impl World {
                 self.later((1, slow), Event::Task { host, step: TaskStep::Execs(life, order) });
             }
             TaskCall::Stop { number, signal, timeout_ms } => {
+                assert!(
+                    !self.machines[host].runtime.paused.contains(&number),
+                    "violation: task {} is stopped while it stands still",
+                    number.0
+                );
+                if self.replica(host).is_some_and(|r| r.state().tasks.get(&number).is_some_and(|t| t.wanted)) {
+                    self.counts.add(Count::TasksHeld);
+                }
                 let Some(pid) = self.machines[host].runtime.running.get(&number).copied() else { return };
                 self.counts.add(Count::TasksAskedToEnd);
                 let exit = Exit::Signal(if self.rng.chance(100) { 9 } else { signal as i32 });
@@ -120,6 +132,15 @@ impl World {
                     self.at(self.now, Event::Tell { host, life: Some(life), input });
                 }
                 self.later((1, takes), Event::Task { host, step: TaskStep::Ends(number, pid, exit) });
+            }
+            TaskCall::Pause { number, on } => {
+                let runtime = &mut self.machines[host].runtime;
+                if on && runtime.running.contains_key(&number) {
+                    runtime.paused.insert(number);
+                    self.counts.add(Count::TasksPaused);
+                } else {
+                    runtime.paused.remove(&number);
+                }
             }
             TaskCall::Forget { number } => {
                 let runtime = &mut self.machines[host].runtime;
@@ -177,6 +198,7 @@ impl World {
     pub fn tasks_end(&mut self, host: usize) {
         self.machines[host].runtime.running.clear();
         self.machines[host].runtime.ports.clear();
+        self.machines[host].runtime.paused.clear();
     }
 
     /// A mutant: now and then the orders of an earlier answer come with the newest one.

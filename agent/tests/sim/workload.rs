@@ -117,7 +117,7 @@ impl Workload {
     pub fn settle(&mut self, nodes: u32, launched: u32) {
         self.patient = true;
         self.max_launches = launched + 40;
-        let change = SettingsChange { max_launches_per_hour: Some(self.max_launches), ..SettingsChange::default() };
+        let change = SettingsChange { max_launches_per_hour: Some(self.max_launches), min_nodes: Some(1), ..SettingsChange::default() };
         self.admin.todo.push_back(Op::Configure(change));
         self.scale(nodes);
     }

@@ -33,7 +33,7 @@ use proto::Spawner;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -85,6 +85,7 @@ impl Runtime {
 struct Running {
     ports: BTreeMap<u16, u16>,
     pid: u32,
+    cgroup: Option<String>,
     stop: Sender<StopWish>,
     /// Forget it as soon as it has ended.
     forget: bool,
@@ -110,6 +111,7 @@ impl Actor {
                 Word::Call(call) => match *call {
                     TaskCall::Start { order, restarts } => self.start(*order, restarts).await,
                     TaskCall::Stop { number, signal, timeout_ms } => self.stop(number, StopWish { signal, timeout_ms }),
+                    TaskCall::Pause { number, on } => self.pause(number, on),
                     TaskCall::Forget { number } => self.forget(number).await,
                 },
                 Word::Over(number, exit) => {
@@ -180,7 +182,7 @@ impl Actor {
     fn attend(&mut self, task: TaskFile, process: ProcessHandle, ours: bool) {
         let (stop, wishes) = async_channel::bounded(4);
         let number = task.number();
-        self.running.insert(number, Running { ports: task.ports.clone(), pid: task.pid, stop, forget: false });
+        self.running.insert(number, Running { ports: task.ports.clone(), pid: task.pid, cgroup: task.cgroup.clone(), stop, forget: false });
         let watched = Watched { task, tasks: self.tasks.clone(), cgroups: self.cgroups.clone(), wishes, ours };
         let over = self.over.clone();
         let watch = async move {
@@ -198,6 +200,14 @@ impl Actor {
                 let exit = self.tasks.read(number).ok().flatten().and_then(|task| task.exit).unwrap_or(Exit::Unknown);
                 self.tell(number, TaskEvent::Ended(exit));
             }
+        }
+    }
+
+    /// Never waits: the group freezes by itself, and signals are sent.
+    fn pause(&mut self, number: TaskNumber, on: bool) {
+        let Some(running) = self.running.get(&number) else { return };
+        if let Err(error) = process::pause::pause(running.pid, running.cgroup.as_deref().map(Path::new), on) {
+            log::warn!("cannot {} task {}: {error}", if on { "pause" } else { "go on with" }, number.0);
         }
     }
 

@@ -166,11 +166,11 @@
 
   const events = [
     "leader", "follower",
-    "node.joined", "node.lost", "node.back", "node.left", "node.leaving", "node.draining",
+    "node.joined", "node.lost", "node.back", "node.left", "node.leaving", "node.draining", "node.preferred",
     "instance.started", "instance.stopped", "instance.terminated", "instance.failed",
     "service.updated", "service.degraded", "service.healthy",
     "task.started", "task.exited",
-    "cluster.scaled", "cluster.destroyed",
+    "cluster.scaled", "cluster.below_min", "cluster.at_min", "cluster.destroyed",
     "script.reloaded", "script.failed",
   ];
   const clusterFields = ["name", "provider", "managers", "min_nodes", "below_min", "max_nodes", "max_launches_per_hour", "replace_after"];

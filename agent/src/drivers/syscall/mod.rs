@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use libc::{EOPNOTSUPP, SIGHUP, SIGINT, SIGKILL, SIGTERM};
+pub use libc::{EOPNOTSUPP, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
 /// A kernel answer of -1 means "see errno".
 fn check(answer: libc::c_int) -> io::Result<libc::c_int> {

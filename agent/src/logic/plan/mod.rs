@@ -8,6 +8,7 @@ mod changes;
 mod instances;
 mod liveness;
 mod members;
+mod minimum;
 mod observed;
 pub mod placement;
 pub mod score;
@@ -80,6 +81,7 @@ impl Call {
 pub fn decide(sight: &Sight) -> Vec<Decision> {
     let mut decisions = Vec::new();
     liveness::decide(sight, &mut decisions);
+    minimum::decide(sight, &mut decisions);
     members::decide(sight, &mut decisions);
     if sight.has_provider {
         instances::decide(sight, &mut decisions);
@@ -98,6 +100,7 @@ pub fn problems(sight: &Sight) -> Vec<String> {
         let name = instance.id.clone().unwrap_or_else(|| instance.pending_name());
         problems.push(format!("instance {name}: {}", instance.problem));
     }
+    problems.extend(minimum::problem(sight));
     services::problems(sight, &mut problems);
     if !sight.state.script.error.is_empty() {
         let first = sight.state.script.error.lines().next().unwrap_or_default();

@@ -115,7 +115,8 @@ struct Look<'a> {
 }
 
 fn is_up(task: &TaskRecord) -> bool {
-    matches!(task.seen.state, TaskState::Running | TaskState::Exited)
+    // While too few nodes are there, standing still is as it should be.
+    matches!(task.seen.state, TaskState::Running | TaskState::Exited | TaskState::Paused | TaskState::Held)
 }
 
 /// It did not stay up for `grace`, not once.

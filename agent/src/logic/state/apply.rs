@@ -87,6 +87,7 @@ impl State {
             Command::InstanceSeen { operation, id, address, state, problem } => self.instance_seen(operation, id, address, state, &problem),
             Command::Leading(node) => self.leading(node),
             Command::NodePrefer { node, role } => self.node_prefer(node, role),
+            Command::MinNodes { below, live } => self.min_nodes(below, live),
             scripted => self.carry_out_scripted(index, scripted),
         }
     }
@@ -240,6 +241,20 @@ impl State {
         if node.preference.replace(role) != Some(role) {
             let name = node.name.clone();
             self.event("node.preferred", &name, &format!("is to be a {}", role.as_str()));
+        }
+        Outcome::Done
+    }
+
+    fn min_nodes(&mut self, below: bool, live: u32) -> Outcome {
+        if std::mem::replace(&mut self.below_min, below) == below {
+            return Outcome::Done;
+        }
+        let min = self.settings.min_nodes;
+        match below {
+            true => {
+                self.event("cluster.below_min", "", &format!("{live} of {min} nodes live; services: {}", self.settings.below_min.as_str()))
+            }
+            false => self.event("cluster.at_min", "", &format!("{live} nodes live, {min} are the minimum")),
         }
         Outcome::Done
     }

@@ -104,6 +104,10 @@ pub struct State {
     #[n(25)]
     #[cbor(default)]
     pub script: ScriptRecord,
+    /// Fewer nodes than `min_nodes` live.
+    #[n(26)]
+    #[cbor(default)]
+    pub below_min: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

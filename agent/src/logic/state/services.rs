@@ -194,7 +194,7 @@ impl State {
         let (mut up, mut coming) = (0, 0);
         for task in self.tasks_of(name).filter(here) {
             match task.seen.state {
-                TaskState::Running | TaskState::Exited => up += 1,
+                TaskState::Running | TaskState::Exited | TaskState::Paused | TaskState::Held => up += 1,
                 TaskState::Pending | TaskState::Starting if !task.started && task.seen.restarts == 0 && task.seen.error.is_empty() => {
                     coming += 1
                 }

@@ -5,7 +5,8 @@ use crate::model::{
     ids::NodeId,
     limits::{EVENT_TEXT_BYTES_MAX, TASKS_MAX, TASKS_PER_NODE_MAX},
     service::Roll,
-    task::{Exit, TaskNumber, TaskOrder, TaskRecord, TaskSeen, TaskState},
+    settings::BelowMin,
+    task::{Exit, Hold, TaskNumber, TaskOrder, TaskRecord, TaskSeen, TaskState},
 };
 
 impl State {
@@ -16,9 +17,18 @@ impl State {
             // Of a removed service nothing is wanted any more: how to stop it, the node knows.
             let (service, spec) = (task.service.clone(), spec.cloned().unwrap_or_default());
             let wanted = task.wanted && !spec.command.is_empty();
-            TaskOrder { number: task.number, service, version: task.version, wanted, spec }
+            TaskOrder { number: task.number, service, version: task.version, wanted, spec, hold: self.hold() }
         };
         self.tasks.values().filter(|t| t.node == node).map(order).collect()
+    }
+
+    /// What tasks do while too few nodes are there.
+    pub fn hold(&self) -> Option<Hold> {
+        match self.settings.below_min {
+            BelowMin::Stop if self.below_min => Some(Hold::Stop),
+            BelowMin::Pause if self.below_min => Some(Hold::Pause),
+            _ => None,
+        }
     }
 
     /// Which of these reports say something new of the node's tasks.

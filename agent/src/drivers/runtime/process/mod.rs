@@ -1,6 +1,7 @@
 //! Native processes, one file per mechanism of the kernel.
 
 pub mod cgroup;
+pub mod pause;
 pub mod ports;
 pub mod record;
 pub mod start;
