@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::Daemon;
+use agent::drivers::pki::{Authority, Identity, KeyFiles};
+use common::{BOUND, Daemon, until};
 use proto::v1::{self, write_request::Op};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::Code;
 
 fn managers(status: &v1::Status) -> Vec<&str> {
@@ -97,4 +99,82 @@ fn below_the_minimum_services_stop_or_stand_still_and_at_it_they_go_on() {
     second.start();
     first.until("both go on", both);
     assert_eq!(pid_of(&first.status().expect("it leads"), "n1"), pid, "the same process");
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
+}
+
+/// Gives a stopped node the certificate it would have if it had been issued so long ago.
+fn age_certificate(node: &Daemon, authority: &Authority, days: u64) {
+    let (files, shown) = (KeyFiles::new(&node.data()), identity(node));
+    let agent::drivers::pki::Subject::Node(id) = shown.subject else { panic!("a node's certificate") };
+    let then = wall_ms() - Duration::from_secs(days * 24 * 3600).as_millis() as u64;
+    files.save_certificate(&authority.sign_node(id, &shown.public_key, then).expect("a good key")).expect("the disk works");
+}
+
+fn authority_of(node: &Daemon) -> Authority {
+    let files = KeyFiles::new(&node.data());
+    let keyring = files.keyring().expect("the disk works").expect("a manager has one");
+    Authority::open(&keyring.ca_key, &files.certificates().expect("it has them").1).expect("a pair")
+}
+
+fn identity(node: &Daemon) -> Identity {
+    Identity::read(&KeyFiles::new(&node.data()).certificates().expect("it has them").0).expect("a good certificate")
+}
+
+fn until_renewed(node: &Daemon) {
+    let renewed = || (identity(node).not_after_ms > wall_ms() + Duration::from_secs(28 * 24 * 3600).as_millis() as u64).then_some(());
+    until(&format!("a fresh certificate; the log: {}", node.log()), BOUND, renewed);
+}
+
+#[test]
+fn a_certificate_past_two_thirds_of_its_life_is_renewed_and_no_connection_breaks() {
+    let first = Daemon::originate();
+    first.until("it leads", |status| status.leader.is_some());
+    let mut second = Daemon::join("n2", &first.token("manager"), &[&first.address]);
+    let mut worker = Daemon::join("w", &first.token("worker"), &[&first.address]);
+    let all_there = |status: &v1::Status| status.nodes.len() == 3 && status.nodes.iter().all(|n| n.state == "ready");
+    first.until("a voter, a learner and a worker", |status| all_there(status) && status.learners.len() == 1);
+    let authority = authority_of(&first);
+    for node in [&mut second, &mut worker] {
+        node.stop();
+        age_certificate(node, &authority, 22);
+        node.start();
+    }
+    let breaks = || first.log().matches("broke").count();
+    first.until("all are back", all_there);
+    let before = breaks();
+    until_renewed(&second);
+    until_renewed(&worker);
+    for turn in 0..20 {
+        first.set("k", &turn.to_string()).expect("it leads");
+    }
+    first.until("all are there", all_there);
+    assert_eq!(breaks(), before, "{}", first.log());
+}
+
+#[test]
+fn a_cluster_that_was_off_for_sixty_days_starts_with_every_certificate_expired() {
+    let mut first = Daemon::originate();
+    first.until("it leads", |status| status.leader.is_some());
+    let join = |name: &str, role: &str| Daemon::join(name, &first.token(role), &[&first.address]);
+    let mut others = [join("n2", "manager"), join("n3", "manager"), join("w", "worker")];
+    let whole = |status: &v1::Status| status.voters.len() == 3 && status.nodes.iter().filter(|n| n.state == "ready").count() == 4;
+    first.until("three voters and a worker", whole);
+    first.set("k", "v").expect("it leads");
+    let authority = authority_of(&first);
+    for node in others.iter_mut().chain([&mut first]) {
+        node.stop();
+        age_certificate(node, &authority, 60);
+        assert!(identity(node).not_after_ms < wall_ms(), "expired for a month");
+    }
+    for node in others.iter_mut().chain([&mut first]) {
+        node.start();
+    }
+    first.until("all are back", |status| whole(status) && status.leader.is_some());
+    assert_eq!(first.value("k").expect("a majority is there").as_deref(), Some("v"));
+    for node in others.iter().chain([&first]) {
+        until_renewed(node);
+    }
 }

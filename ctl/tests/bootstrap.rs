@@ -147,8 +147,19 @@ fn one_command_makes_three_managers_and_another_leaves_nothing() {
     let token = ok(&project, "token create --role worker --ttl 5m");
     assert!(token.starts_with("DISCO1-"), "{token}");
     let tokens: Value = serde_json::from_str(&ok(&project, "token ls --json")).expect("it prints JSON");
-    ok(&project, &format!("token revoke {}", tokens[0]["id"].as_str().expect("an id")));
+    let id = tokens[0]["id"].as_str().expect("an id");
+    assert!(ok(&project, &format!("token rotate {id}")).starts_with("DISCO1-"));
+    let rotated: Value = serde_json::from_str(&ok(&project, "token ls --json")).expect("it prints JSON");
+    let new = rotated.as_array().expect("a list");
+    assert!(new.len() == 1 && new[0]["id"] != id && new[0]["role"] == tokens[0]["role"] && new[0]["uses_left"] == tokens[0]["uses_left"]);
+    ok(&project, &format!("token revoke {}", new[0]["id"].as_str().expect("an id")));
     assert_eq!(ok(&project, "token ls").lines().count(), 1);
+
+    let name = status(&project)["nodes"][1]["name"].as_str().expect("a name").to_owned();
+    let said = no(&project, &format!("node demote {name}"), 1);
+    assert!(said.contains(&format!("no node can take the seat of {name}")), "{said}");
+    ok(&project, &format!("node promote {name}"));
+    assert!(ok(&project, &format!("node inspect {name}")).contains("manager, by hand"));
 
     ok(&project, "scale 1");
     let seen = status(&project);

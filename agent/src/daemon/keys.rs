@@ -3,14 +3,17 @@
 use crate::{
     drivers::{
         api::Api,
-        pki::{FilesError, KeyFiles, PkiError, Subject, Trust},
+        pki::{self, FilesError, KeyFiles, PkiError, Subject, Trust},
     },
     model::io::Keyring,
 };
 use std::{sync::Arc, time::Duration};
 
-/// How often to look whether the certificate is due. Its life is 30 days.
+/// How often to look whether the certificate is due, about: nodes that were made together must not ask together. Its life
+/// is 30 days.
 const LOOK: Duration = Duration::from_secs(3600);
+/// After a failure: at the start of the process it may only be that no leader is known yet.
+const RETRY_MIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -36,16 +39,30 @@ impl Keys {
         Ok(self.files.save_keyring(keyring)?)
     }
 
-    /// Renews the certificate whenever it is due, for as long as the process lives.
+    /// Renews the certificate whenever it is due, for as long as the process lives. Connections that are open stay open.
     pub async fn renew_when_due(self, api: Arc<Api>) {
+        let mut retry = RETRY_MIN;
+        let mut told = String::new();
         loop {
-            if let Some(csr) = self.trust.renewal() {
-                match self.renew(&api, &csr).await {
-                    Ok(()) => log::info!("the node's certificate was renewed"),
-                    Err(why) => log::warn!("the node's certificate is due and was not renewed: {why}"),
-                }
-            }
-            async_io::Timer::after(LOOK).await;
+            let wait = match self.trust.renewal() {
+                None => LOOK,
+                Some(csr) => match self.renew(&api, &csr).await {
+                    Ok(()) => {
+                        log::info!("the node's certificate was renewed");
+                        retry = RETRY_MIN;
+                        LOOK
+                    }
+                    Err(why) => {
+                        if why != told {
+                            log::warn!("the node's certificate is due and is not renewed yet: {why}");
+                            told = why;
+                        }
+                        retry = (retry * 2).min(LOOK);
+                        retry
+                    }
+                },
+            };
+            async_io::Timer::after(wait.mul_f32(0.5 + pki::random_fraction() / 2.0)).await;
         }
     }
 

@@ -48,6 +48,7 @@ pub enum Command {
     TokenLs {
         stale: bool,
     },
+    TokenRotate(String),
     TokenRevoke(String),
     KvGet {
         key: String,

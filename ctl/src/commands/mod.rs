@@ -131,6 +131,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::InstanceSet { id, desired } => instance::set(desk()?, id, desired).await,
         Command::TokenCreate { role, ttl_ms, uses } => token::create(desk()?, role, ttl_ms, uses).await,
         Command::TokenLs { stale } => token::list(desk()?, stale).await,
+        Command::TokenRotate(id) => token::rotate(desk()?, id).await,
         Command::TokenRevoke(id) => token::revoke(desk()?, id).await,
         Command::KvGet { key, raw, stale } => kv::get(desk()?, key, raw, stale).await,
         Command::KvSet { key, value } => kv::set(desk()?, key, value).await,

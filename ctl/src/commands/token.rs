@@ -1,4 +1,4 @@
-//! `disco token create | ls | revoke`.
+//! `disco token create | ls | rotate | revoke`.
 
 use super::Desk;
 use crate::client::mismatched;
@@ -39,6 +39,32 @@ pub async fn list(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
         table.row(&[&token.id, &token.role, &token.uses_left.to_string(), &expires]);
     }
     desk.out.data(table.render(|h| desk.out.paint.dim(h), |_, cell| cell.to_owned()))?;
+    Ok(Exit::Done)
+}
+
+/// A new token like an old one, which is revoked once the new one is there.
+pub async fn rotate(mut desk: Desk, id: String) -> Result<Exit, Failure> {
+    let what = format!("cannot rotate token `{id}`");
+    let answer = desk.client.read(false, read_request::Query::Tokens(v1::TokenList {})).await.map_err(|e| e.failure(what.as_str()))?;
+    let read_reply::Result::Tokens(v1::Tokens { tokens }) = answer else { return Err(mismatched().failure(what)) };
+    let Some(old) = tokens.into_iter().find(|token| token.id == id) else {
+        return Err(Failure::no(format!("there is no token `{id}`")).hint("`disco token ls` lists them"));
+    };
+    let ttl_ms = old.expires_ms.saturating_sub(old.created_ms);
+    let create = v1::TokenCreate { role: old.role.clone(), ttl_ms, uses: old.uses_left.max(1) };
+    let reply = desk.client.write(write_request::Op::TokenCreate(create)).await.map_err(|e| e.failure(what.as_str()))?;
+    let Some(write_reply::Result::TokenCreated(created)) = reply.result else { return Err(mismatched().failure(what)) };
+    let revoke = write_request::Op::TokenRevoke(v1::TokenRevoke { id: id.clone() });
+    desk.client.write(revoke).await.map_err(|e| {
+        e.failure(format!("token {} is made, but token {id} is not revoked", created.id)).hint(format!("`disco token revoke {id}` does it"))
+    })?;
+    if desk.out.json {
+        desk.out.document(&serde_json::json!({ "id": created.id, "token": created.token }))?;
+    } else {
+        let life = age(ttl_ms, 0);
+        desk.out.say(format!("token {} takes the place of {id}, for a {}, for {life}; it is not shown again", created.id, old.role));
+        desk.out.data(created.token + "\n")?;
+    }
     Ok(Exit::Done)
 }
 

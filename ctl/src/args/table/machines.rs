@@ -132,6 +132,14 @@ pub const SPECS: &[Spec] = &[
         parse: |w| Ok(Command::TokenLs { stale: w.switch("stale") }),
     },
     Spec {
+        words: &["token", "rotate"],
+        operands: &[needs("TOKEN")],
+        flags: &[],
+        summary: "replace a token with a new one like it",
+        about: "Prints the new token: same role, lifetime and uses left. The old one is revoked; nodes that it let in stay.",
+        parse: |w| Ok(Command::TokenRotate(w.required(0))),
+    },
+    Spec {
         words: &["token", "revoke"],
         operands: &[needs("ID")],
         flags: &[],
