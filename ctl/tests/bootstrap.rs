@@ -156,8 +156,8 @@ fn one_command_makes_three_managers_and_another_leaves_nothing() {
     assert_eq!(ok(&project, "token ls").lines().count(), 1);
 
     let name = status(&project)["nodes"][1]["name"].as_str().expect("a name").to_owned();
-    let said = no(&project, &format!("node demote {name}"), 1);
-    assert!(said.contains(&format!("no node can take the seat of {name}")), "{said}");
+    let refused = no(&project, &format!("node demote {name}"), 1);
+    assert!(refused.contains(&format!("no node can take the seat of {name}")), "{refused}");
     ok(&project, &format!("node promote {name}"));
     assert!(ok(&project, &format!("node inspect {name}")).contains("manager, by hand"));
 
