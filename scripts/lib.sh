@@ -87,6 +87,21 @@ tasks_at() {
     return 0
 }
 
+# service_addresses EXAMPLE SERVICE: where its tasks listen, one host:port a line.
+service_addresses() {
+    target/bin/disco --dir "$root/scripts/examples/$1" service ls | awk -v name="$2" '$1 == name' | grep -oE '[0-9]+(\.[0-9]+){3}:[0-9]+' || true
+}
+
+# http_get HOST:PORT: the reply's body; nothing but bash, because a bare machine has no curl.
+http_get() {
+    local line
+    exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return
+    printf 'GET / HTTP/1.0\r\n\r\n' >&3
+    while read -r -t 2 line <&3 && [ "${line%$'\r'}" ]; do :; done
+    timeout 2 cat <&3
+    exec 3>&-
+}
+
 now_ms() { date +%s%3N; }
 
 # seconds_since MS: "4.2"
