@@ -114,7 +114,10 @@ impl Pump {
                 }
             }
             Effect::Assignment(orders) => self.notebook.assign(&orders),
-            Effect::Task(call) => self.runtime.carry_out(call),
+            Effect::Task(call) => {
+                self.api.activity.note();
+                self.runtime.carry_out(call);
+            }
             Effect::Script { id, call } => self.script.call(id, call),
             Effect::ScriptEnd => self.script.end(),
             Effect::Log { level, text } => match level {

@@ -49,6 +49,8 @@ const STOPPED: u8 = 0;
 const BROKE: u8 = 2;
 /// After a burst of work this long passes before free memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(10);
+/// While there is work, code that did not run within this long is unmapped; what runs comes back by some hundred faults.
+const CODE_KEPT: Duration = Duration::from_secs(2);
 /// Work that nobody asked for (joining, elections, snapshots) leaves traces too: look again this often.
 const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.
@@ -394,11 +396,13 @@ fn reload(before: &Config) {
 /// process would stay at its peak.
 async fn give_memory_back(api: Arc<Api>) {
     loop {
-        async_io::Timer::after(TRIM_AFTER).await;
-        syscall::trim_allocator();
-        if let Err(error) = syscall::release_code_pages() {
-            log::debug!("cannot unmap code pages: {error}");
+        for _ in 0..TRIM_AFTER.as_secs() / CODE_KEPT.as_secs() {
+            async_io::Timer::after(CODE_KEPT).await;
+            if let Err(error) = syscall::release_code_pages() {
+                log::debug!("cannot unmap code pages: {error}");
+            }
         }
+        syscall::trim_allocator();
         or(api.activity.wait(), async {
             async_io::Timer::after(TRIM_AT_LEAST_EVERY).await;
         })

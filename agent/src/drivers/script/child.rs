@@ -37,6 +37,8 @@ pub enum Event {
 pub const THREAD_STACK_BYTES: usize = 512 * 1024;
 /// A script that has waited so long may wait longer: for a machine, for a person.
 const REST_AFTER: Duration = Duration::from_millis(300);
+/// A script that is called again and again never waits so long: then code that did not run within this long goes.
+const CODE_KEPT: Duration = Duration::from_secs(1);
 /// Scripts give way to everything else on the machine.
 const NICE: i32 = 10;
 
@@ -126,6 +128,8 @@ struct Executor {
     events: Receiver<Event>,
     current: Option<(Task, JsPromise)>,
     idle: Duration,
+    /// When code pages were let go of last.
+    released: Instant,
 }
 
 enum Task {
@@ -147,8 +151,10 @@ impl Executor {
         let engine = Engine::new(Rc::clone(&bridge), modules).map_err(|e| io::Error::other(e.to_string()))?;
         // What we needed so far is the base; the script gets so much more. The hard limit stays, so that `run` can lift ours.
         syscall::set_soft_limit(Resource::AddressSpace, address_space()?.saturating_add(memory_bytes))?;
+        // Making the engine ran much code that will not run again.
+        let _ = syscall::release_code_pages();
         bridge.line.send(&ToHost::Ready);
-        Ok(Executor { engine, bridge, events, current: None, idle: Duration::from_millis(idle_ms) })
+        Ok(Executor { engine, bridge, events, current: None, idle: Duration::from_millis(idle_ms), released: Instant::now() })
     }
 
     fn run(mut self) -> ! {
@@ -243,6 +249,11 @@ impl Executor {
         }
         // The host stopped its clock with the answer.
         self.bridge.line.busy.set(false);
+        if self.released.elapsed() >= CODE_KEPT {
+            self.released = Instant::now();
+            // Best effort, as in `rest`.
+            let _ = syscall::release_code_pages();
+        }
     }
 
     /// Sleeps until something can run. `None`: a timer is due, a second of console output is over, or we are idle.

@@ -19,6 +19,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    sync::Once,
     time::{Duration, Instant},
 };
 
@@ -435,16 +436,21 @@ const CODE_CHUNK_BYTES: usize = 16 * 1024;
 /// # Errors
 /// As reading /proc/self/smaps.
 pub fn release_code_pages() -> io::Result<()> {
-    for range in mappings::of_own_binary()? {
-        for (number, start) in range.clone().step_by(CODE_CHUNK_BYTES).enumerate() {
-            let length = CODE_CHUNK_BYTES.min(range.end - start);
-            let hint = if number % 2 == 0 { libc::MADV_RANDOM } else { libc::MADV_NORMAL };
-            for advice in [hint, libc::MADV_DONTNEED] {
-                // SAFETY: the range is our own binary's, not writable, without private copies, and nothing ever unmaps
-                // it: whoever touches it next gets the same bytes from the file (no one can write it now: ETXTBSY).
-                check(unsafe { libc::madvise(start as *mut libc::c_void, length, advice) })?;
+    static CUT: Once = Once::new();
+    let ranges = mappings::of_own_binary()?;
+    let advise = |start: usize, length: usize, advice| {
+        // SAFETY: the range is our own binary's, not writable, without private copies, and nothing ever unmaps
+        // it: whoever touches it next gets the same bytes from the file (no one can write it now: ETXTBSY).
+        check(unsafe { libc::madvise(start as *mut libc::c_void, length, advice) }).map(drop)
+    };
+    CUT.call_once(|| {
+        for range in ranges {
+            for (number, start) in range.clone().step_by(CODE_CHUNK_BYTES).enumerate() {
+                let hint = if number % 2 == 0 { libc::MADV_RANDOM } else { libc::MADV_NORMAL };
+                // Best effort: uncut, more comes back at a time.
+                let _ = advise(start, CODE_CHUNK_BYTES.min(range.end - start), hint);
             }
         }
-    }
-    Ok(())
+    });
+    ranges.iter().try_for_each(|range| advise(range.start, range.len(), libc::MADV_DONTNEED))
 }
