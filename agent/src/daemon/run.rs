@@ -151,6 +151,10 @@ fn live(config: Config) -> Result<(), RunError> {
             Detached::Done | Detached::Unwanted => return Ok(()),
         }
     }
+    // Cut up before most of it runs, less of it comes in at all.
+    if let Err(error) = syscall::release_code_pages() {
+        log::debug!("cannot unmap code pages: {error}");
+    }
     data_dir.sign()?;
     telemetry::start(config.log.clone());
     let held = signals::hold_back().map_err(|error| RunError::System("hold back signals", error))?;

@@ -1,4 +1,4 @@
-//! The leader while its script runs, call after call, and what is left once the script has nothing to do.
+//! The leader while its script runs now and then, while it runs call after call, and once it has nothing to do.
 
 use super::{Outcome, ScenarioError, lowest, repeated};
 use crate::{Measured, Sampler, cluster::Cluster};
@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) const PHASE: &str = "leader-with-script";
+pub(super) const STEADY: &str = "leader-with-script";
+pub(super) const PHASE: &str = "ten-thousand-hooks";
 pub(super) const AFTER: &str = "leader-after-script";
 
 /// Functions that one changed key calls.
@@ -18,6 +19,19 @@ const WARM: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The executor idles out, and memory is given back 10 s after the last request.
 const GIVES_BACK_WITHIN: Duration = Duration::from_secs(30);
+
+/// Five times a second: the executor never rests, and never goes.
+const STEADY_JS: &str = r#"
+export function configure(cluster) {
+    every("200ms", async () => {
+        const seen = [];
+        for (let n = 0; n < 200; n++) seen.push({ n, text: `entry ${n}` });
+        const before = Number((await cluster.key("ticks").get()) ?? 0);
+        await cluster.key("ticks").set(String(before + 1));
+    });
+}
+"#;
+const STEADY_FOR: Duration = Duration::from_secs(15);
 
 /// Each call makes some objects, reads and (the last one) writes the cluster's state.
 const HOOKS_JS: &str = r#"
@@ -34,12 +48,22 @@ export function configure(cluster) {
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    cluster.apply(HOOKS_JS)?;
     let status = cluster.status()?;
     let leader = status.leading().ok_or_else(|| ScenarioError::Spoilt("the cluster has no leader".to_owned()))?;
     let who = leader.instance.clone().unwrap_or_default();
     let pid = cluster.process_of(leader)?;
 
+    cluster.apply(STEADY_JS)?;
+    wait_for_key(&cluster, "ticks", |ticks| ticks.parse::<u32>().is_ok_and(|ticks| ticks >= 5))?;
+    let sampler = Sampler::start(pid);
+    thread::sleep(STEADY_FOR);
+    let measured = Measured::of(&sampler.finish());
+    if measured.processes < 2 {
+        return Err(ScenarioError::Spoilt("the script did not run while it was measured".to_owned()));
+    }
+    let steady = Outcome { phase: STEADY, who: who.clone(), measured, note: "five calls a second".to_owned() };
+
+    cluster.apply(HOOKS_JS)?;
     let rounds = repeated("DISCO_HOOK_CALLS", 10_000).div_ceil(AT_ONCE).max(5 * WARM);
     let sampler = Sampler::start(pid);
     // One fifth of the calls come before the first mark: caches and free lists are full then.
@@ -48,7 +72,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     for round in 1..=rounds {
         let value = round.to_string();
         cluster.disco(&["kv", "set", "tick", &value])?;
-        wait_for_key(&cluster, "done", &value)?;
+        wait_for_key(&cluster, "done", |done| done == value)?;
         if round == mark {
             first = lowest(pid)?;
         }
@@ -74,18 +98,18 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let sampler = Sampler::start(pid);
     thread::sleep(Duration::from_secs(3));
     let note = format!("the executor was gone after {:.1} s", idle.as_secs_f64());
-    Ok(vec![running, Outcome { phase: AFTER, who, measured: Measured::of(&sampler.finish()), note }])
+    Ok(vec![steady, running, Outcome { phase: AFTER, who, measured: Measured::of(&sampler.finish()), note }])
 }
 
-fn wait_for_key(cluster: &Cluster, key: &str, value: &str) -> Result<(), ScenarioError> {
+fn wait_for_key(cluster: &Cluster, key: &str, wanted: impl Fn(&str) -> bool) -> Result<(), ScenarioError> {
     let until = Instant::now() + PATIENCE;
     loop {
         // Before its first time the key is not there, and `kv get` says so by its exit code.
         let seen = cluster.disco(&["kv", "get", key]).map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
         match seen {
-            Ok(seen) if seen == value => return Ok(()),
+            Ok(seen) if wanted(&seen) => return Ok(()),
             seen if Instant::now() > until => {
-                return Err(ScenarioError::Spoilt(format!("key {key} is not {value} after {} s: {seen:?}", PATIENCE.as_secs())));
+                return Err(ScenarioError::Spoilt(format!("key {key} is not as wanted after {} s: {seen:?}", PATIENCE.as_secs())));
             }
             _ => thread::sleep(Duration::from_millis(5)),
         }

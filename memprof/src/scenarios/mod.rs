@@ -86,6 +86,7 @@ pub const PHASES: &[&str] = &[
     leader_changes::CHANGING,
     leader_changes::AFTER,
     tasks::PHASE,
+    hooks::STEADY,
     hooks::PHASE,
     hooks::AFTER,
     deploys::PHASE,
