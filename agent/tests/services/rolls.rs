@@ -92,6 +92,33 @@ fn a_fixed_port_is_freed_before_the_new_copy_takes_it() {
 }
 
 #[test]
+fn a_port_of_a_removed_service_is_free_once_its_tasks_have_ended() {
+    let on_port = |program: &str| ServiceSpec { ports: vec![PortSpec { port: 80, public: Some(80), udp: false }], ..spec(program, 3) };
+    let mut cluster = running(on_port("a"));
+    assert_eq!(cluster.apply(Command::ServiceRemove("web".into())), Outcome::Done);
+    cluster.set("www", on_port("b"));
+    cluster.plan();
+    assert_eq!(cluster.spread("www"), vec![0, 0, 0], "{:?}", cluster.problems());
+    assert!(cluster.problems()[0].contains("tasks of a removed service are still ending"), "{:?}", cluster.problems());
+    cluster.rest();
+    assert_eq!(cluster.spread("www"), vec![1, 1, 1]);
+}
+
+#[test]
+fn copies_that_do_not_run_make_room_for_the_update_that_repairs_them() {
+    let needs = |program: &str| ServiceSpec { memory: Some(600 << 20), ..spec(program, 3) };
+    let mut cluster = Cluster::new(3);
+    cluster.set("web", needs("broken"));
+    for _ in 0..5 {
+        cluster.plan();
+        cluster.nodes_obey();
+    }
+    cluster.set("web", needs("b"));
+    cluster.rest();
+    assert_eq!((cluster.spread("web"), count(&cluster, "b")), (vec![1, 1, 1], 3));
+}
+
+#[test]
 fn a_version_that_does_not_stay_up_stops_the_roll_and_the_old_one_is_kept() {
     let mut cluster = running(spec("a", 3));
     cluster.set("web", spec("broken", 3));

@@ -8,12 +8,15 @@ use crate::{linear::Linear, logs::Logs};
 use agent::model::ids::MemberId;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Members that are further behind are compared at the next index.
+const STATES_KEPT: usize = 48;
+
 #[derive(Default)]
 pub struct Checkers {
     /// By term.
     leaders: BTreeMap<u64, MemberId>,
-    /// By log index, and who had it first.
-    digests: BTreeMap<u64, (u64, MemberId)>,
+    /// Whole states by log index, and who had each first.
+    states: BTreeMap<u64, (Vec<u8>, MemberId)>,
     /// By the log index they came into force at: the voters, and whether jointly with the set before.
     voters: BTreeMap<u64, (Vec<MemberId>, bool)>,
     registers: BTreeMap<String, Register>,
@@ -56,17 +59,16 @@ impl Checkers {
         self.logs.scripted(index, term);
     }
 
-    pub fn digest(&mut self, member: MemberId, applied: u64, digest: u64) {
-        let (first, who) = *self.digests.entry(applied).or_insert((digest, member));
-        assert!(
-            first == digest,
-            "violation: states differ at index {applied}: member {} has digest {digest:016x}, member {} had {first:016x}",
-            member.0,
-            who.0,
-        );
-        if self.digests.len() > 4096 {
-            self.digests.pop_first();
-        }
+    /// A member's state at this index, encoded: the same as everybody else's.
+    pub fn state(&mut self, member: MemberId, applied: u64, state: Vec<u8>) {
+        let Some((first, who)) = self.states.get(&applied) else {
+            self.states.insert(applied, (state, member));
+            if self.states.len() > STATES_KEPT {
+                self.states.pop_first();
+            }
+            return;
+        };
+        assert!(*first == state, "violation: states differ at index {applied}: those of members {} and {}", member.0, who.0);
     }
 
     /// True if this set was not seen before at this index.

@@ -145,18 +145,18 @@ impl World {
 
     pub fn client_hears(&mut self, client: usize, call: u64, answer: Option<Answer>) {
         let Some(pending) = self.workload.clients[client].current.clone().filter(|pending| pending.call == call) else { return };
-        let act = match (&pending.what, answer) {
+        let ended = match (&pending.what, answer) {
             (What::Write(value), Some(Answer::Written { index, .. })) => {
                 self.checkers.wrote(&pending.key, value, index, pending.floor);
                 self.counts.add(Count::AckedWrites);
-                Some(pending.what.act())
+                Some((pending.what.act(), index))
             }
             (What::Delete, Some(Answer::Written { index, result: Written::Existed(existed) })) => {
                 self.checkers.deleted(&pending.key, index, pending.floor);
                 self.counts.add(Count::AckedDeletes);
-                Some(Act::Delete(Some(existed)))
+                Some((Act::Delete(Some(existed)), index))
             }
-            (What::Read { stale }, Some(Answer::Read { view: View::Kv { value, version }, .. })) => {
+            (What::Read { stale }, Some(Answer::Read { view: View::Kv { value, version }, index })) => {
                 if *stale {
                     self.checkers.stale_read(&pending.key, value.as_deref(), version);
                     self.counts.add(Count::StaleReads);
@@ -164,14 +164,15 @@ impl World {
                     self.checkers.read(&pending.key, value.as_deref(), version, pending.floor);
                     self.counts.add(Count::Reads);
                 }
-                Some(Act::Read(value.as_deref().map(number)))
+                let hint = if value.is_some() { version } else { index };
+                Some((Act::Read(value.as_deref().map(number)), hint))
             }
             (_, None | Some(Answer::Busy | Answer::Unavailable { .. } | Answer::Elsewhere { .. })) => None,
             (_, Some(other)) => panic!("violation: a client with {} got {other:?}", pending.key),
         };
-        if let Some(act) = act {
+        if let Some((act, hint)) = ended {
             if !matches!(pending.what, What::Read { stale: true }) {
-                self.checkers.linear.ended(&pending.key, pending.operation, act, self.trace.events);
+                self.checkers.linear.ended(&pending.key, pending.operation, act, self.trace.events, hint);
             }
             self.workload.clients[client].current = None;
         } else if pending.tries >= TRIES_MAX && !self.workload.patient {
@@ -193,7 +194,7 @@ impl World {
             self.checkers.read(&key, value.as_deref(), version, floor);
             let id = self.id();
             self.checkers.linear.began(&key, id, Act::Read(None), self.trace.events);
-            self.checkers.linear.ended(&key, id, Act::Read(value.as_deref().map(number)), self.trace.events);
+            self.checkers.linear.ended(&key, id, Act::Read(value.as_deref().map(number)), self.trace.events, u64::MAX - 1);
         }
         self.trace.events += 1;
     }

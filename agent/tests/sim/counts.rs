@@ -16,7 +16,7 @@ counts! {
     JointChanges "joint changes",
     VoterSets "voter set changes",
     EntriesCompared "log entries compared",
-    Digests "digests compared",
+    StatesCompared "states compared",
     AckedWrites "acknowledged writes",
     AckedDeletes "acknowledged deletions",
     LinearChecked "operations in linearizable histories",

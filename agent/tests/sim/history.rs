@@ -113,7 +113,8 @@ fn finish_clients(world: &mut World) {
     let began = world.now;
     while !world.workload.clients_are_idle() {
         world.run_until(world.now + LOOK_EVERY_MS);
-        assert!(world.now < began + 20_000, "violation: a client is not answered in a healthy cluster");
+        // Clients ask whoever comes first; workers send them on.
+        assert!(world.now < began + 60_000, "violation: a client is not answered in a healthy cluster");
     }
 }
 

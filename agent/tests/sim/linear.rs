@@ -3,6 +3,7 @@
 //! The search is Wing and Gong's with Lowe's memory ("Testing for linearizability", 2017): take any operation that
 //! nothing unfinished-before-it forbids, see whether the register agrees, go on, and never look twice at the same set
 //! of operations done with the same value. An operation nobody heard the end of may take effect at any time, or never.
+//! Log indexes say which order to try first, so that a good history is explained without search.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -21,6 +22,8 @@ pub struct Operation {
     pub act: Act,
     pub began: u64,
     pub ended: Option<u64>,
+    /// Where the answer says that it stands in the log: what is tried first, and believed only if it explains all.
+    pub hint: u64,
 }
 
 /// States looked at before the search gives up: real histories need a few per operation.
@@ -34,12 +37,12 @@ pub struct Linear {
 impl Linear {
     /// `id` names the operation until it ends.
     pub fn began(&mut self, key: &str, id: u64, act: Act, at: u64) {
-        self.keys.entry(key.into()).or_default().insert(id, Operation { act, began: at, ended: None });
+        self.keys.entry(key.into()).or_default().insert(id, Operation { act, began: at, ended: None, hint: u64::MAX });
     }
 
-    pub fn ended(&mut self, key: &str, id: u64, act: Act, at: u64) {
+    pub fn ended(&mut self, key: &str, id: u64, act: Act, at: u64, hint: u64) {
         let operation = self.keys.get_mut(key).and_then(|key| key.get_mut(&id)).expect("an operation begins before it ends");
-        (operation.act, operation.ended) = (act, Some(at));
+        (operation.act, operation.ended, operation.hint) = (act, Some(at), hint);
     }
 
     /// Operations checked.
@@ -50,7 +53,11 @@ impl Linear {
         let mut checked = 0;
         for (key, operations) in &self.keys {
             // A read nobody heard the answer of says nothing.
-            let told = |o: &&Operation| o.ended.is_some() || !matches!(o.act, Act::Read(_));
+            // Nor does a write nobody heard the end of and nobody read, where no deletion tells whether something was there.
+            let deleted = operations.values().any(|o| matches!(o.act, Act::Delete(_)));
+            let was_read =
+                |o: &Operation| operations.values().any(|read| matches!((read.act, o.act), (Act::Read(Some(a)), Act::Write(b)) if a == b));
+            let told = |o: &&Operation| o.ended.is_some() || !matches!(o.act, Act::Read(_)) && (deleted || was_read(o));
             let history: Vec<Operation> = operations.values().filter(told).copied().collect();
             checked += history.len() as u64;
             if let Some(last) = explain(&history) {
@@ -64,7 +71,14 @@ impl Linear {
 /// None if some order explains the history; else the first end of an operation that no order got beyond.
 pub fn explain(history: &[Operation]) -> Option<Operation> {
     let mut order: Vec<Operation> = history.to_vec();
-    order.sort_by_key(|o| (o.began, o.ended));
+    for i in 0..order.len() {
+        // Who wrote it may not know that it took effect; who read it does.
+        if let Act::Write(value) = order[i].act {
+            let shown = history.iter().filter(|o| o.act == Act::Read(Some(value))).map(|o| o.hint).min();
+            order[i].hint = order[i].hint.min(shown.unwrap_or(u64::MAX));
+        }
+    }
+    order.sort_by_key(|o| (o.hint, matches!(o.act, Act::Read(_)), o.began));
     let must: usize = order.iter().filter(|o| o.ended.is_some()).count();
     let mut done = Done::new(order.len());
     let mut seen: HashSet<(Done, Option<u64>)> = HashSet::new();
@@ -78,7 +92,7 @@ pub fn explain(history: &[Operation]) -> Option<Operation> {
         }
         // Whatever began before the first end among those not done may be next.
         let first_end = order.iter().enumerate().filter(|(i, _)| !done.has(*i)).filter_map(|(_, o)| o.ended).min().unwrap_or(u64::MAX);
-        let candidates = || order.iter().enumerate().skip(from).take_while(|(_, o)| o.began <= first_end);
+        let candidates = || order.iter().enumerate().skip(from).filter(|(_, o)| o.began <= first_end);
         let next = candidates().filter(|(i, _)| !done.has(*i)).find_map(|(i, o)| {
             let after = apply(o.act, value)?;
             let mut with = done.clone();
@@ -141,7 +155,7 @@ impl Done {
 
 /// Histories whose answer is known: a checker that says yes to everything would find nothing.
 pub fn check_the_checker() {
-    let op = |act, began, ended| Operation { act, began, ended };
+    let op = |act, began, ended| Operation { act, began, ended, hint: u64::MAX };
     let (w, r) = (Act::Write, |value| Act::Read(Some(value)));
     let good: [&[Operation]; 5] = [
         &[],

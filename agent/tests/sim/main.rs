@@ -48,7 +48,7 @@ const SEEDS_TXT: &str = include_str!("seeds.txt");
 const SEEDS_DEFAULT: u64 = 200;
 const THREADS_DEFAULT: usize = 2;
 /// A run of so many seeds has seen everything that can go wrong.
-const SEEDS_OF_A_WHOLE_RUN: u64 = 1_000;
+const SEEDS_OF_A_WHOLE_RUN: usize = 1_000;
 const EVENTS_A_HISTORY_MIN: u64 = 500;
 const BUDGET_DEFAULT_S: u64 = 20;
 
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let (plays, failed_plays) = perform_plays(&args);
     let results = runner::run(&args.run);
     report(&results, began);
-    let missing = if is_whole(&args) { missing(&results) } else { Vec::new() };
+    let missing = if is_whole(&args, &results) { missing(&results) } else { Vec::new() };
     missing.iter().for_each(|missing| println!("error: {missing}"));
     for (seed, why) in results.failures.iter().take(20) {
         println!("seed {seed}: {}", why.lines().next().unwrap_or_default());
@@ -164,8 +164,8 @@ fn seeds_txt() -> impl Iterator<Item = u64> {
 }
 
 /// Whether the run is to show that everything happens.
-fn is_whole(args: &Args) -> bool {
-    args.run.seeds >= SEEDS_OF_A_WHOLE_RUN && args.run.origin.mix.is_none()
+fn is_whole(args: &Args, results: &Results) -> bool {
+    results.histories() >= SEEDS_OF_A_WHOLE_RUN && args.run.origin.mix.is_none()
 }
 
 /// What a whole run lacks: faults that never struck, or histories in which too little happened.

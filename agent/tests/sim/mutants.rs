@@ -38,8 +38,8 @@ mutants! {
     VoterRemovedBeforeTransfer "voter-removed-before-transfer" |o| { group(o); o.scale_every_ms = 3_000; o.remove_every_ms = 4_000 },
     // A script's writes come without the term that its hook ran in.
     StaleTermScriptCommandAccepted "stale-term-script-command-accepted" |o| { group(o); script(o); o.pause_every_ms = 3_000; o.partition_every_ms = 3_000 },
-    // A returning node takes its old records for a leader's word: what was moved starts again.
-    TaskMovedBeforeFencing "task-moved-before-fencing" |o| { group(o); script(o); o.die_every_ms = 3_000 },
+    // A returning node takes an assignment of old for a leader's word: what was moved starts before anybody fenced it.
+    TaskMovedBeforeFencing "task-moved-before-fencing" |o| { workers(o); script(o); o.die_every_ms = 3_000; crashes(o) },
 
     // Every retry of a write is a new request.
     ForgottenRequestId "forgotten-request-id" |o| { o.call_loss = 200; o.think_ms = 20 },
@@ -52,7 +52,7 @@ mutants! {
     // A snapshot comes without the answers that keep retries from being applied twice.
     SnapshotForgetsAnswers "snapshot-forgets-answers" |o| { group(o); o.value_bytes = 12_000 },
     // Answers to reports come late and count as new: what was moved away is ordered again.
-    OrdersOutOfDate "orders-out-of-date" |o| { o.nodes_max = 5; o.managers = 1; script(o); o.whim_every_ms = 2_000 },
+    OrdersOutOfDate "orders-out-of-date" |o| { workers(o); script(o); o.whim_every_ms = 2_000 },
     // The runtime says that a task ended once it asked it to.
     EndedBeforeItEnded "ended-before-it-ended" |o| { script(o); o.whim_every_ms = 2_000 },
     // A launch that nobody answered is taken for one that failed for good.
@@ -67,6 +67,11 @@ mutants! {
 fn group(options: &mut Options) {
     options.nodes_max = options.nodes_max.clamp(3, 5);
     options.managers = options.managers.max(3);
+}
+
+/// Nodes that hear of their tasks by the answers to their reports.
+fn workers(options: &mut Options) {
+    (options.nodes_max, options.managers, options.managers_every_ms) = (5, 1, 0);
 }
 
 /// Elections without end, and voters that die in the middle of them.

@@ -8,9 +8,12 @@ use crate::{
     mutants::Mutant,
     world::{Event, World},
 };
-use agent::model::{
-    io::Input,
-    task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
+use agent::{
+    logic::replica::Replica,
+    model::{
+        io::Input,
+        task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
+    },
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -33,6 +36,10 @@ pub struct Runtime {
     /// What its disk says that it is to run.
     pub assignment: Option<Orders>,
     pids: u32,
+    /// The newest orders that it took, or the index of the state that it read them from.
+    orders_index: u64,
+    /// Its first assignment, for a mutant.
+    first_assignment: Option<Orders>,
     /// Orders heard lately, for a mutant.
     earlier: VecDeque<Vec<TaskOrder>>,
 }
@@ -76,8 +83,9 @@ impl World {
         for input in inputs {
             self.at(self.now, Event::Tell { host, life, input });
         }
-        if self.mutant == Some(Mutant::TaskMovedBeforeFencing) {
-            let tasks = self.machines[host].runtime.records.values().cloned().collect();
+        if self.mutant == Some(Mutant::TaskMovedBeforeFencing)
+            && let Some(Orders { tasks, .. }) = self.machines[host].runtime.first_assignment.clone()
+        {
             let leader = Some((self.machines[host].identity.node, self.machines[host].address.clone()));
             let managers = self.machines[host].identity.admission.iter().flat_map(|admission| admission.managers.clone()).collect();
             let input = Input::ReportAnswered { leader, managers, removed: Vec::new(), orders: Orders { index: 0, tasks } };
@@ -95,7 +103,9 @@ impl World {
                 if self.consensus(host).is_some_and(|c| c.is_leader()) {
                     self.hears_itself(host);
                 }
+                let own = self.replica(host).filter(|replica| replica.consensus().is_some()).map_or(0, Replica::applied);
                 let runtime = &mut self.machines[host].runtime;
+                runtime.orders_index = runtime.orders_index.max(own);
                 assert!(!runtime.running.contains_key(&number), "violation: n{host} starts task {} a second time", number.0);
                 assert!(
                     !runtime.unwanted.contains(&number) && !moved,
@@ -224,11 +234,21 @@ impl World {
             return;
         }
         let runtime = &mut self.machines[host].runtime;
-        runtime.unwanted.extend(orders.tasks.iter().filter(|o| !o.wanted).map(|o| o.number));
+        if orders.index < runtime.orders_index {
+            return;
+        }
+        runtime.orders_index = orders.index;
+        // What is not to run, and what was ordered here once and is not spoken of any more.
+        let wanted = |number: &TaskNumber| orders.tasks.iter().any(|o| o.number == *number && o.wanted);
+        let known = runtime.records.keys().copied().chain(orders.tasks.iter().map(|o| o.number));
+        let moved: Vec<TaskNumber> = known.filter(|number| !wanted(number)).collect();
+        runtime.unwanted.extend(moved);
     }
 
     pub fn assigned(&mut self, host: usize, orders: Orders) {
-        self.machines[host].runtime.assignment = Some(orders);
+        let runtime = &mut self.machines[host].runtime;
+        runtime.assignment = Some(orders.clone());
+        runtime.first_assignment.get_or_insert(orders);
     }
 
     /// A leader knows by itself what it is to run.

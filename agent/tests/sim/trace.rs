@@ -33,10 +33,11 @@ impl Trace {
         self.hash = (self.hash.rotate_left(5) ^ value).wrapping_mul(0x0100_0000_01b3_0d6b);
     }
 
-    /// Contents, eight bytes at a time.
+    /// The beginning, the end and the length: a difference between them is a difference elsewhere soon.
     pub fn mix_bytes(&mut self, bytes: &[u8]) {
         self.mix(bytes.len() as u64);
-        for chunk in bytes.chunks(8) {
+        let tail = &bytes[bytes.len().saturating_sub(16)..];
+        for chunk in bytes.chunks(8).take(2).chain(tail.chunks(8)) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             self.mix(u64::from_le_bytes(word));

@@ -46,7 +46,7 @@ pub struct World {
     /// How the last call of a play ended.
     pub heard: Option<Option<Answer>>,
     pub mutant: Option<Mutant>,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BTreeMap<(u64, u64), Box<Event>>,
     queued: u64,
 }
 
@@ -205,7 +205,7 @@ impl World {
 
     pub fn at(&mut self, time: u64, event: Event) {
         self.queued += 1;
-        self.queue.insert((time.max(self.now), self.queued), event);
+        self.queue.insert((time.max(self.now), self.queued), Box::new(event));
     }
 
     pub fn later(&mut self, (low, high): (u64, u64), event: Event) {
@@ -223,7 +223,7 @@ impl World {
             let event = entry.remove();
             self.now = self.now.max(time);
             self.cloud.now = self.now;
-            self.handle(event);
+            self.handle(*event);
         }
         self.now = self.now.max(until);
     }

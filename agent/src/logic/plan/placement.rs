@@ -28,6 +28,8 @@ struct Slot<'a> {
     /// Fixed ports that are held, with whether they are UDP.
     ports: Vec<(u16, bool)>,
     tasks: usize,
+    /// Tasks of a removed service have not ended: nobody knows any more what they hold.
+    is_unclear: bool,
     /// What it takes to tell the node of its tasks.
     orders_bytes: usize,
     /// Wanted tasks by service and version.
@@ -43,6 +45,7 @@ impl<'a> Room<'a> {
             cpus_free_milli: u64::from(node.cpus) * 1000,
             ports: Vec::new(),
             tasks: 0,
+            is_unclear: false,
             orders_bytes: 0,
             runs: BTreeMap::new(),
         };
@@ -58,8 +61,9 @@ impl<'a> Room<'a> {
         let Some(slot) = self.slots.get_mut(&task.node) else { return };
         slot.tasks += 1;
         let spec = self.state.services.get(&task.service).and_then(|s| s.specs.get(&task.version));
-        if let Some(spec) = spec {
-            slot.orders_bytes += spec.weight();
+        match spec {
+            Some(spec) => slot.orders_bytes += spec.weight(),
+            None => slot.is_unclear |= !task.seen.state.ended(),
         }
         if let Some(spec) = spec.filter(|_| !task.seen.state.ended()) {
             slot.take(spec);
@@ -103,6 +107,12 @@ impl<'a> Room<'a> {
                 "on each node the tasks' commands and environments would take more than {}",
                 size(ORDERS_BYTES_MAX as u64)
             ));
+        }
+        if spec.memory.is_some() || spec.cpus_milli.is_some() || spec.has_public_port() {
+            fit.retain(|s| !s.is_unclear);
+            if fit.is_empty() {
+                return Err("on each node that would do tasks of a removed service are still ending".into());
+            }
         }
         if let Some(memory) = spec.memory {
             let most = fit.iter().max_by_key(|s| s.memory_free).map(|s| (s.memory_free, s.node.name.clone()));
