@@ -71,11 +71,11 @@ impl Linear {
 /// None if some order explains the history; else the first end of an operation that no order got beyond.
 pub fn explain(history: &[Operation]) -> Option<Operation> {
     let mut order: Vec<Operation> = history.to_vec();
-    for i in 0..order.len() {
+    for operation in &mut order {
         // Who wrote it may not know that it took effect; who read it does.
-        if let Act::Write(value) = order[i].act {
+        if let Act::Write(value) = operation.act {
             let shown = history.iter().filter(|o| o.act == Act::Read(Some(value))).map(|o| o.hint).min();
-            order[i].hint = order[i].hint.min(shown.unwrap_or(u64::MAX));
+            operation.hint = operation.hint.min(shown.unwrap_or(u64::MAX));
         }
     }
     order.sort_by_key(|o| (o.hint, matches!(o.act, Act::Read(_)), o.began));
