@@ -20,7 +20,7 @@ memprof: measures Disco against its budgets
 
   memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json] [--record FILE]
       Runs the scenarios (idle, executor, load, leader-changes, tasks, hooks,
-      deploys; all by default) with DIR/disco and DIR/discod.
+      deploys by default; capped, which needs control groups v2) with DIR/disco and DIR/discod.
       Exit 0: every budget was kept; 1: one was passed, or a scenario could not be brought about.
       --record FILE appends the figures to FILE, one JSON line a run.
   memprof starts --bin-dir DIR
@@ -106,7 +106,7 @@ fn parse() -> Result<Command, Box<dyn Error>> {
         return Ok(Command::Trend { file, svg });
     }
     if chosen.is_empty() {
-        chosen = scenarios::ALL.iter().collect();
+        chosen = scenarios::ALL[..scenarios::USUAL].iter().collect();
     }
     let bin_dir = bin_dir.ok_or("`--bin-dir` is missing")?;
     if only_starts {

@@ -2,6 +2,7 @@
 //!
 //! Each scenario makes a cluster of its own and returns what it measured, phase by phase; judging is `verdict`'s.
 
+mod capped;
 mod deploys;
 mod executor;
 mod hooks;
@@ -65,6 +66,9 @@ fn lowest(pid: u32) -> Result<u64, ScenarioError> {
     samples.iter().map(|sample| sample.footprint).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
 }
 
+/// Those that run anywhere, and without being named.
+pub const USUAL: usize = ALL.len() - 1;
+
 /// All of them.
 pub const ALL: &[Scenario] = &[
     Scenario { name: "idle", run: idle::run },
@@ -74,6 +78,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "tasks", run: tasks::run },
     Scenario { name: "hooks", run: hooks::run },
     Scenario { name: "deploys", run: deploys::run },
+    // The last: it needs control groups of its own.
+    Scenario { name: "capped", run: capped::run },
 ];
 
 /// All phases that the scenarios measure: each needs a budget.
@@ -90,4 +96,5 @@ pub const PHASES: &[&str] = &[
     hooks::PHASE,
     hooks::AFTER,
     deploys::PHASE,
+    capped::PHASE,
 ];
