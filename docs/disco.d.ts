@@ -99,7 +99,7 @@ type EventName =
   | "instance.started" | "instance.stopped" | "instance.terminated" | "instance.failed"
   | "service.updated" | "service.degraded" | "service.healthy"
   | "task.started" | "task.exited"
-  | "cluster.scaled" | "cluster.below_min" | "cluster.at_min" | "cluster.destroyed"
+  | "cluster.scaled" | "cluster.below_min" | "cluster.recovered" | "cluster.at_min" | "cluster.destroyed"
   | "script.reloaded" | "script.failed";
 
 /** `at`: milliseconds since 1970; `subject`: the node, service, task or instance it is about; `text`: for a person. */

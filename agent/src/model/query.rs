@@ -52,6 +52,10 @@ pub enum Request {
     Eval {
         expression: String,
     },
+    /// This node is to go on without these managers, which are gone for good; none: only look. Never forwarded.
+    Recover {
+        lost: Vec<NodeId>,
+    },
 }
 
 /// Changes a person may ask for.
@@ -173,6 +177,8 @@ pub enum Answer {
         value: String,
         error: String,
     },
+    /// What this node would go on from after the loss of the majority.
+    Recover(Box<RecoverView>),
     /// Queues are full; nothing was changed. Try again.
     Busy,
     /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.
@@ -185,6 +191,16 @@ pub enum Answer {
         code: &'static str,
         why: String,
     },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverView {
+    pub node: NodeId,
+    pub name: String,
+    pub last_index: u64,
+    pub last_term: u64,
+    /// The other managers that cannot be reached from here.
+    pub missing: Vec<NodeRecord>,
 }
 
 /// A manager as others need to know it: where it is and the key that proves it.

@@ -49,6 +49,10 @@ pub enum Command {
         stale: bool,
     },
     TokenRotate(String),
+    /// `consent`: the cluster's name, typed by whoever states that the lost managers are gone.
+    Recover {
+        consent: Option<String>,
+    },
     TokenRevoke(String),
     KvGet {
         key: String,

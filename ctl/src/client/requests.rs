@@ -47,6 +47,19 @@ impl Client {
         }
     }
 
+    /// What the asked node would go on from without its majority; with `lost`, it does (and has a leader then, so a
+    /// second try is refused).
+    ///
+    /// # Errors
+    /// Refused, or it did not answer.
+    pub async fn recover(&mut self, lost: Vec<String>) -> Result<v1::RecoverReply, CallError> {
+        self.call(|mut grpc| {
+            let request = v1::RecoverRequest { lost: lost.clone() };
+            async move { grpc.recover(request).await }
+        })
+        .await
+    }
+
     /// Opens a stream of answers: one now, one after each change.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ impl Disco for FalseNode {
         assert!(request.metadata().contains_key("grpc-timeout"), "it may take longer than other requests");
         self.next_scripted().map(|value| Response::new(v1::EvalReply { value: value.into(), error: String::new() }))
     }
+    async fn recover(&self, _: Request<v1::RecoverRequest>) -> Result<Response<v1::RecoverReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
     async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         Err(Status::unimplemented("not here"))
     }

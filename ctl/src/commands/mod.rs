@@ -11,6 +11,7 @@ pub mod kv;
 pub mod logs;
 pub mod node;
 pub mod plan;
+pub mod recover;
 pub mod repl;
 pub mod rollout;
 pub mod scale;
@@ -131,6 +132,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::InstanceSet { id, desired } => instance::set(desk()?, id, desired).await,
         Command::TokenCreate { role, ttl_ms, uses } => token::create(desk()?, role, ttl_ms, uses).await,
         Command::TokenLs { stale } => token::list(desk()?, stale).await,
+        Command::Recover { consent } => recover::run(desk()?, spawner, consent).await,
         Command::TokenRotate(id) => token::rotate(desk()?, id).await,
         Command::TokenRevoke(id) => token::revoke(desk()?, id).await,
         Command::KvGet { key, raw, stale } => kv::get(desk()?, key, raw, stale).await,

@@ -221,6 +221,10 @@ impl v1::disco_server::Disco for Echo {
         Err(Status::unimplemented("not played"))
     }
 
+    async fn recover(&self, _: Request<v1::RecoverRequest>) -> Result<Response<v1::RecoverReply>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     async fn eval(&self, _request: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
         Err(Status::unimplemented("not played"))
     }

@@ -11,7 +11,7 @@ use crate::model::{
     instance::{InstanceDesired, InstanceRecord},
     limits,
     node::{NodeRecord, Role},
-    query::{Op, Peer, PlannedChange, Principal, Query, Report, ServiceView, StatusView, View, Written},
+    query::{Op, Peer, PlannedChange, Principal, Query, RecoverView, Report, ServiceView, StatusView, View, Written},
     service::Roll,
     settings::{BelowMin, SettingsChange},
     task::{Exit, Orders, TaskRecord, TaskState},
@@ -344,6 +344,17 @@ fn node(record: NodeRecord, leader: Option<NodeId>, voters: &[MemberId]) -> v1::
         since_ms: record.since_ms,
         reason: record.reason,
         preference: record.preference.map(|role| role.as_str().into()).unwrap_or_default(),
+    }
+}
+
+pub fn recover_reply(view: RecoverView) -> v1::RecoverReply {
+    v1::RecoverReply {
+        node: view.node.to_string(),
+        name: view.name,
+        last_index: view.last_index,
+        last_term: view.last_term,
+        missing: view.missing.into_iter().map(|record| node(record, None, &[])).collect(),
+        index: 0,
     }
 }
 

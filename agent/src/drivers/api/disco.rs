@@ -1,6 +1,6 @@
 //! The service for people: administrators and managers only.
 
-use super::{Api, logs, refusal::refuse, unsigned, watch};
+use super::{Api, convert, logs, refusal, refusal::refuse, unsigned, watch};
 use crate::model::query::{Answer, Principal, Query, Request as Ask, View};
 use futures_lite::Stream;
 use proto::v1::{self, disco_server::Disco, forward_reply::Reply, forward_request::Request as Wire};
@@ -55,6 +55,16 @@ impl Disco for DiscoService {
         match self.0.settle(principal, Wire::Eval(request.into_inner())).await? {
             Reply::Eval(reply) => Ok(Response::new(reply)),
             _ => Err(wrong_reply()),
+        }
+    }
+
+    async fn recover(&self, request: Request<v1::RecoverRequest>) -> Result<Response<v1::RecoverReply>, Status> {
+        self.0.gate.person(&request, "recover the cluster")?;
+        let lost = request.into_inner().lost.iter().map(|id| convert::node_id(id)).collect::<Result<_, _>>()?;
+        match self.0.door.ask(Principal::Admin, Ask::Recover { lost }).await {
+            Answer::Recover(view) => Ok(Response::new(convert::recover_reply(*view))),
+            Answer::Written { index, .. } => Ok(Response::new(v1::RecoverReply { index, ..Default::default() })),
+            other => Err(refusal::unwished(other)),
         }
     }
 

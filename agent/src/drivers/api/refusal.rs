@@ -30,7 +30,8 @@ pub fn unwished(answer: Answer) -> Status {
         | Answer::Joined(_)
         | Answer::Reported { .. }
         | Answer::Planned { .. }
-        | Answer::Evaluated { .. } => refuse("internal", "the replica answered another question"),
+        | Answer::Evaluated { .. }
+        | Answer::Recover(_) => refuse("internal", "the replica answered another question"),
     }
 }
 

@@ -170,7 +170,7 @@
     "instance.started", "instance.stopped", "instance.terminated", "instance.failed",
     "service.updated", "service.degraded", "service.healthy",
     "task.started", "task.exited",
-    "cluster.scaled", "cluster.below_min", "cluster.at_min", "cluster.destroyed",
+    "cluster.scaled", "cluster.below_min", "cluster.recovered", "cluster.at_min", "cluster.destroyed",
     "script.reloaded", "script.failed",
   ];
   const clusterFields = ["name", "provider", "managers", "min_nodes", "below_min", "max_nodes", "max_launches_per_hour", "replace_after"];

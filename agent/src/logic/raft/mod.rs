@@ -107,14 +107,14 @@ pub struct Consensus {
     unsaved_commit: bool,
 }
 
-/// The batch that makes a new cluster of one: a snapshot at index 1 whose membership is that one voter.
+/// The batch that makes a new group of one: a snapshot at `index` whose membership is that one voter.
 /// (The first membership cannot be in the log: a joiner replaying it would apply a change to nothing.)
-pub fn originate(member: MemberId, state: Arc<Vec<u8>>) -> Batch {
+pub fn originate(member: MemberId, index: u64, term: u64, state: Arc<Vec<u8>>) -> Batch {
     let conf = ConfState::from((vec![member.0], vec![]));
-    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let hard_state = HardState { term, commit: index, ..HardState::default() };
     Batch {
         seat: Some(Seat::Take(member)),
-        snapshot: Some(SnapshotRecord { index: 1, meta: encode(&snapshot_meta(1, 1, &conf)), data: state, reset_log: true }),
+        snapshot: Some(SnapshotRecord { index, meta: encode(&snapshot_meta(index, term, &conf)), data: state, reset_log: true }),
         entries: Vec::new(),
         hard_state: Some(encode(&hard_state)),
     }

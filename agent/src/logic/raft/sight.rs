@@ -2,7 +2,7 @@
 
 use super::{Consensus, Membership};
 use crate::model::{ids::MemberId, limits::TICK_MS};
-use raft::{ProgressState, StateRole};
+use raft::{GetEntriesContext, ProgressState, StateRole, eraftpb::EntryType};
 
 impl Consensus {
     /// The newest number given to a batch.
@@ -36,6 +36,17 @@ impl Consensus {
 
     pub fn last_index(&self) -> u64 {
         self.node.raft.raft_log.last_index()
+    }
+
+    pub fn last_term(&self) -> u64 {
+        self.node.raft.raft_log.last_term()
+    }
+
+    /// Every command in the log after `index`, committed or not: its position, term and bytes.
+    pub fn commands_after(&self, index: u64) -> Vec<(u64, u64, Vec<u8>)> {
+        let entries = self.node.raft.raft_log.entries(index + 1, None, GetEntriesContext::empty(false)).unwrap_or_default();
+        let commands = entries.into_iter().filter(|e| e.get_entry_type() == EntryType::EntryNormal && !e.data.is_empty());
+        commands.map(|e| (e.index, e.term, e.data.to_vec())).collect()
     }
 
     /// Milliseconds since a leader was heard, as far as ticks tell.

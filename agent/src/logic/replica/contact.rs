@@ -33,6 +33,8 @@ pub(super) struct Contact {
     speakers: BTreeMap<MemberId, NodeId>,
     /// Nodes that could not be reached lately, with the time: who is missing, for a person.
     silent: BTreeMap<NodeId, u64>,
+    /// Since when this member knows no leader.
+    leaderless_since: Option<u64>,
     next_report: u64,
     asked_at: Option<u64>,
     /// Of the reports, smoothed: the first one to a leader includes the handshake.
@@ -131,7 +133,10 @@ impl Replica {
                 let alone = self.state.nodes.len() == 1;
                 // A fresh member that has no state yet hears the leader but may not know where to answer.
                 let lost = self.applied == 0;
-                !consensus.is_leader() && !alone && (lost || self.own_update().is_some() || consensus.leader_silent_ms() > LEADER_SILENT_MS)
+                // One that campaigns in vain may have been removed meanwhile, which only a report tells.
+                let leaderless = self.contact.leaderless_since.is_some_and(|since| since + LEADER_SILENT_MS < self.now.mono);
+                let silent = leaderless || consensus.leader_silent_ms() > LEADER_SILENT_MS;
+                !consensus.is_leader() && !alone && (lost || self.own_update().is_some() || silent)
             }
         }
     }
@@ -148,6 +153,9 @@ impl Replica {
     }
 
     pub(super) fn keep_in_touch(&mut self) {
+        let leaderless = self.consensus.as_ref().is_some_and(|c| c.leader().is_none());
+        let since = self.contact.leaderless_since.take().unwrap_or(self.now.mono);
+        self.contact.leaderless_since = leaderless.then_some(since);
         let given_up = self.contact.asked_at.is_some_and(|at| at + REPORT_FORGOTTEN_AFTER_MS <= self.now.mono);
         let waiting = self.contact.asked_at.is_some() && !given_up;
         if self.stopped || waiting || self.report_due().is_none_or(|at| self.now.mono < at) {

@@ -5,11 +5,12 @@
 //! - `seat.rs`: this node's place in the Raft group     - `requests.rs`: writes, joins, reports
 //! - `reads.rs`: linearizable reads                      - `leading.rs`: what only a leader does
 //! - `contact.rs`: how a node without a leader's messages stays in touch     - `tasks.rs`: this node's own tasks
-//! - `scripting.rs`: when which hook of the script runs
+//! - `scripting.rs`: when which hook of the script runs  - `recovery.rs`: going on after the majority was lost
 
 mod contact;
 mod leading;
 mod reads;
+mod recovery;
 mod requests;
 mod scripting;
 mod seat;
@@ -201,9 +202,9 @@ impl Replica {
     fn originate(&mut self, genesis: Genesis) -> Result<(), StartError> {
         let joiner = self.as_joiner();
         let state = State::genesis(genesis.cluster, genesis.name, genesis.ca, joiner, self.now.wall);
-        let batch = originate(MemberId(1), Arc::new(state.encode()));
+        let batch = originate(MemberId(1), 1, 1, Arc::new(state.encode()));
         self.numbers += 1;
-        self.seat_change = Some(SeatChange::originate(self.numbers, batch.clone()));
+        self.seat_change = Some(SeatChange::begin(self.numbers, batch.clone(), MemberId(1), None));
         self.effects.push_back(Effect::Persist { number: self.numbers, batch });
         Ok(())
     }

@@ -38,6 +38,7 @@ impl Replica {
             }
             (Request::Plan { modules }, Principal::Admin) => self.handle_plan(ticket, modules),
             (Request::Eval { expression }, Principal::Admin) => self.handle_eval(ticket, expression),
+            (Request::Recover { lost }, Principal::Admin) => self.handle_recover(ticket, &lost),
             (Request::Join { secret, node }, _) => self.handle_join(ticket, &secret, node),
             (Request::Report(report), Principal::Node(node)) if *node == report.node => self.handle_report(ticket, report),
             (Request::Report(report), Principal::Node(node)) => {
@@ -343,11 +344,19 @@ impl Replica {
         }
     }
 
-    /// Why nothing can be decided now, naming who is missing as far as this node knows.
+    /// Why nothing can be decided now.
     pub(super) fn unavailable(&self) -> Answer {
-        let Some(consensus) = &self.consensus else {
-            return Answer::Unavailable { why: "this node knows no leader yet".into() };
-        };
+        Answer::Unavailable { why: self.why_leaderless() }
+    }
+
+    /// The same, if this node knows no leader.
+    pub(super) fn leaderless(&self) -> Option<String> {
+        self.leader_address().is_none().then(|| self.why_leaderless())
+    }
+
+    /// Names who is missing as far as this node knows.
+    fn why_leaderless(&self) -> String {
+        let Some(consensus) = &self.consensus else { return "this node knows no leader yet".into() };
         let group = consensus.membership();
         let silent = |m: &&crate::model::ids::MemberId| **m != consensus.member() && self.is_silent(**m);
         let missing: Vec<String> = group
@@ -357,11 +366,10 @@ impl Replica {
             .map(|m| self.state.node_of_member(*m).map_or(format!("member {}", m.0), |n| format!("{} ({})", n.name, n.address)))
             .collect();
         let voters = group.voters.len();
-        let why = match missing.is_empty() {
+        match missing.is_empty() {
             true => "no leader is elected at the moment".into(),
             false => format!("no majority of the {voters} managers: waiting for {}", missing.join(", ")),
-        };
-        Answer::Unavailable { why }
+        }
     }
 }
 

@@ -26,8 +26,9 @@ enum Kind {
 }
 
 impl SeatChange {
-    pub(super) fn originate(number: u64, batch: Batch) -> SeatChange {
-        SeatChange { number, kind: Kind::Begin(Box::new(batch), MemberId(1)), ticket: None }
+    /// A group of one begins, from what the batch makes durable.
+    pub(super) fn begin(number: u64, batch: Batch, member: MemberId, ticket: Option<Ticket>) -> SeatChange {
+        SeatChange { number, kind: Kind::Begin(Box::new(batch), member), ticket }
     }
 }
 

@@ -48,7 +48,7 @@ impl Replica {
             instances: self.state.instances.values().cloned().collect(),
             events: events.iter().skip(events.len().saturating_sub(STATUS_EVENTS)).cloned().collect(),
             term: self.consensus.as_ref().map_or(0, |c| c.term()),
-            problems: self.with_sight(plan::problems).unwrap_or_default(),
+            problems: self.with_sight(plan::problems).unwrap_or_else(|| self.leaderless().into_iter().collect()),
             answered_by: self.config.node,
             voters: group.voters,
             learners: group.learners,

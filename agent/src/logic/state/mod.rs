@@ -9,6 +9,7 @@ mod events;
 mod instances;
 mod join;
 mod kv;
+mod recovery;
 mod script;
 mod services;
 mod tasks;

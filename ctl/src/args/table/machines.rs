@@ -80,6 +80,14 @@ pub const SPECS: &[Spec] = &[
         parse: |w| Ok(Command::NodeRm(w.required(0))),
     },
     Spec {
+        words: &["recover"],
+        operands: &[],
+        flags: &[valued("consent", "CLUSTER", "the cluster's name: I state that the lost managers never come back")],
+        summary: "go on without a majority of managers that is lost for good",
+        about: "The manager with the newest log goes on alone; what only the lost ones had is lost, and they are removed.\nAsks for consent unless the provider confirms that they are gone. Start stopped machines first if you can.",
+        parse: |w| Ok(Command::Recover { consent: w.value("consent").map(str::to_owned) }),
+    },
+    Spec {
         words: &["instance", "ls"],
         operands: &[],
         flags: &[STALE],

@@ -1,0 +1,110 @@
+//! `disco recover`: the cluster goes on without a majority that was lost for good.
+//!
+//! Every known manager is asked what it has and whom it misses; the one whose log reaches farthest goes on. That the missing
+//! ones are gone the provider confirms (their instances are terminated), or a person does by typing the cluster's name.
+//! Silence alone never is enough: if they come back together, there are two clusters.
+
+use super::Desk;
+use crate::client::{CallError, Client, Patience};
+use crate::message::{Exit, Failure};
+use agent::drivers::provider::LocalProvider;
+use agent::model::instance::InstanceState;
+use proto::{Spawner, v1};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const WHAT: &str = "cannot recover the cluster";
+/// Of one node; a longer silence is taken for one.
+const PATIENCE: Patience = Patience { unreached: Duration::from_secs(2), answered: Duration::from_secs(12) };
+const CONSENT_BYTES_MAX: u64 = 256;
+
+pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> Result<Exit, Failure> {
+    let (mut doors, asked) = doors(&desk, spawner)?;
+    let (mut found, mut silent) = (Vec::new(), Vec::new());
+    for (place, door) in doors.iter_mut().enumerate() {
+        match door.recover(Vec::new()).await {
+            Ok(reply) => found.push((reply.last_term, reply.last_index, place, reply)),
+            Err(CallError::Refused { why, .. }) if why.contains("nothing to recover") => {
+                return Err(Failure::no(WHAT).because(why));
+            }
+            Err(error) => silent.push(format!("{}: {}", asked[place], error.failure(WHAT).in_one_line())),
+        }
+    }
+    let alive: Vec<String> = found.iter().map(|(_, _, _, reply)| reply.node.clone()).collect();
+    let Some((_, _, place, survivor)) = found.into_iter().max_by_key(|(term, index, ..)| (*term, *index)) else {
+        let failure = silent.into_iter().fold(Failure::no(WHAT), Failure::because);
+        return Err(failure.hint("ask a manager that lives by its own socket: `disco --socket D/control.sock recover`"));
+    };
+    let lost: Vec<v1::Node> = survivor.missing.iter().filter(|n| !alive.contains(&n.id)).cloned().collect();
+    if lost.is_empty() {
+        return Err(Failure::no(WHAT).because(format!("{} misses no manager; a leader is being elected", survivor.name)));
+    }
+    let names: Vec<String> = lost.iter().map(|n| format!("{} ({})", n.name, n.address)).collect();
+    desk.out.say(format!("{} has the newest log of those that answer: it ends at index {}", survivor.name, survivor.last_index));
+    desk.out.say("what was acknowledged beyond that, and only by those lost, is lost");
+    desk.out.say(format!("lost, and removed for good: {}", names.join(", ")));
+    if let Some(words) = confirmed_by_provider(&desk, &lost)? {
+        desk.out.say(words);
+    } else if !consented(&mut desk, spawner, consent, &asked[place]).await? {
+        return Err(Failure::no("nothing was changed").hint("give the cluster's name with --consent if the lost managers never come back"));
+    }
+    let done = doors[place].recover(lost.into_iter().map(|n| n.id).collect()).await.map_err(|e| e.failure(WHAT))?;
+    if desk.out.json {
+        desk.out.document(&serde_json::json!({ "node": survivor.node, "last_index": survivor.last_index, "index": done.index }))?;
+    } else {
+        desk.out.say(format!("{} goes on alone; the others join it again by themselves", survivor.name));
+    }
+    Ok(Exit::Done)
+}
+
+/// One client a node: each answers for itself.
+fn doors(desk: &Desk, spawner: &Spawner) -> Result<(Vec<Client>, Vec<String>), Failure> {
+    if let Some(path) = &desk.context.socket {
+        return Ok((vec![Client::through_socket(path.clone(), spawner).with_patience(PATIENCE)], vec![path.display().to_string()]));
+    }
+    let Some(identity) = desk.context.identity()? else {
+        return Err(Failure::no(WHAT).because("this folder has no certificate".to_owned()));
+    };
+    let addresses = desk.client.addresses();
+    let one = |address: &String| Client::with_certificate(&identity, std::slice::from_ref(address), spawner);
+    let doors = addresses.iter().map(|address| Ok(one(address)?.with_patience(PATIENCE))).collect::<Result<_, Failure>>()?;
+    Ok((doors, addresses))
+}
+
+/// What the provider says, if it says that every one of them is gone.
+fn confirmed_by_provider(desk: &Desk, lost: &[v1::Node]) -> Result<Option<String>, Failure> {
+    let cluster = if desk.context.socket.is_some() { None } else { desk.context.cluster()? };
+    let Some((cluster, id)) = cluster.and_then(|c| Some((c.clone(), c.cluster_id()?))) else { return Ok(None) };
+    let provider = LocalProvider::new(desk.context.disco(), id, cluster.name, PathBuf::new());
+    let seen = provider.describe().map_err(|e| Failure::broke(WHAT).caused_by(&e))?;
+    let gone = |node: &v1::Node| {
+        let instance = node.instance.as_deref();
+        instance.is_some_and(|id| seen.iter().find(|s| s.id == id).is_none_or(|s| s.state == InstanceState::Terminated))
+    };
+    Ok(lost.iter().all(gone).then(|| "the provider confirms it: their instances are gone".to_owned()))
+}
+
+async fn consented(desk: &mut Desk, spawner: &Spawner, consent: Option<String>, asked: &str) -> Result<bool, Failure> {
+    let name = match desk.context.socket.is_none().then(|| desk.context.cluster()).transpose()?.flatten() {
+        Some(cluster) => cluster.name,
+        None => {
+            let mut client = Client::through_socket(PathBuf::from(asked), spawner).with_patience(PATIENCE);
+            client.status(true).await.map_err(|e| e.failure(WHAT))?.cluster
+        }
+    };
+    if let Some(typed) = consent {
+        return match typed == name {
+            true => Ok(true),
+            false => Err(Failure::no(format!("the cluster is called `{name}`, not `{typed}`: nothing was changed"))),
+        };
+    }
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    desk.out.say("If they come back together, there are two clusters. Type the cluster's name to go on without them:");
+    let mut typed = String::new();
+    let read = io::stdin().lock().take(CONSENT_BYTES_MAX).read_line(&mut typed);
+    read.map_err(|e| Failure::broke("cannot read the answer").caused_by(&e))?;
+    Ok(typed.trim() == name)
+}
