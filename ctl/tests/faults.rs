@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Chance, Project, is_running, kill, rounds, wait_until};
+use common::{Chance, Project, is_running, kill, rounds, text, wait_until};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -145,5 +145,40 @@ fn a_cluster_scales_to_one_and_back_and_replaces_what_is_terminated() {
     wait_until(Duration::from_secs(20), "a replacement", || project.running().len() == 3 && project.pid(&follower).is_none(), String::new);
     project.wait_for_managers(3, Duration::from_secs(20));
     assert_eq!(project.ok(&["kv", "get", "kept"]).trim_end(), "yes");
+    project.ok(&["destroy", "--yes"]);
+}
+
+#[test]
+fn a_lost_majority_is_named_and_the_cluster_goes_on_without_it_only_when_that_is_confirmed() {
+    let project = Project::new();
+    project.ok(&["bootstrap", "--yes"]);
+    project.wait_for_managers(3, Duration::from_secs(20));
+    project.ok(&["kv", "set", "k", "v"]);
+    let no = |args: &[&str]| {
+        let output = project.disco(args);
+        assert_eq!(output.status.code(), Some(1), "disco {}: {}", args.join(" "), text(&output.stderr));
+        text(&output.stderr)
+    };
+    assert!(no(&["recover"]).contains("nothing to recover from"));
+
+    let lost: Vec<(String, u32)> = project.running().into_iter().filter(|(instance, _)| instance != "i-1").collect();
+    lost.iter().for_each(|(_, pid)| kill(*pid));
+    let refused = no(&["kv", "set", "unknown", "w"]);
+    assert!(refused.contains("no majority of the 3 managers: waiting for "), "{refused}");
+    let refused = no(&["recover"]);
+    assert!(refused.contains("it ends at index"), "{refused}");
+    assert!(refused.contains("nothing was changed"), "{refused}");
+    assert!(no(&["recover", "--consent", "wrong"]).contains("nothing was changed"));
+
+    for (instance, _) in &lost {
+        let folder = project.path().join(".disco/instances").join(instance);
+        std::fs::remove_dir_all(folder).expect("nothing of it runs");
+    }
+    let done = project.disco(&["recover"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(text(&done.stderr).contains("the provider confirms it"), "{}", text(&done.stderr));
+    project.wait_for_managers(3, Duration::from_secs(60));
+    assert_eq!(project.ok(&["kv", "get", "k"]), "v\n");
+    assert!(lost.iter().all(|(instance, _)| project.pid(instance).is_none()), "in new instances");
     project.ok(&["destroy", "--yes"]);
 }
