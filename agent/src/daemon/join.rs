@@ -38,8 +38,6 @@ pub enum JoinError {
     Reply { address: String, source: PkiError },
     #[error("`{address}` answered with something that is not ours: {why}")]
     BadReply { address: String, why: String },
-    #[error("{0}")]
-    Token(#[from] pki::BadToken),
     #[error(transparent)]
     Key(#[from] PkiError),
     #[error(transparent)]
@@ -54,74 +52,125 @@ pub enum JoinError {
 ///
 /// # Errors
 /// The answer is no and will stay no, or the disk's.
-pub async fn join(
-    data_dir: &DataDir,
-    config: &Config,
-    token: &str,
-    name: String,
-    address: String,
-    spawner: Spawner,
-) -> Result<Identity, JoinError> {
-    let token: JoinToken = token.parse()?;
-    let files = KeyFiles::new(data_dir.path());
-    drop(Store::open(&data_dir.file("store.redb"), Expect::New)?);
-    let key = files.key_or_new()?;
-    let request = v1::JoinRequest {
-        token_secret: token.secret.clone(),
-        csr: pki::new_csr(&key)?,
-        name: name.clone(),
-        address,
-        cpus: machine::cpus(),
-        memory: machine::memory(),
-        labels: config.labels.clone().into_iter().collect(),
-        instance: config.instance.clone().unwrap_or_default(),
-        commands_known: KINDS_KNOWN,
-    };
-    let node = pki::node_of(&pki::public_key(&key)?);
-    let (seed, reply) = ask(&config.seeds, &token, request, spawner).await?;
-    let cluster = check(&seed, &reply, &token, node, &key)?;
-    files.save_certificates(&reply.certificate, &reply.ca)?;
-    let managers: Vec<String> = reply.peers.into_iter().map(|peer| peer.address).collect();
-    data_dir.save_managers(&managers)?;
-    let identity = Identity { node, cluster, cluster_name: reply.cluster, name, originating: false };
-    data_dir.save_identity(&identity)?;
-    Ok(identity)
-}
-
-async fn ask(
-    seeds: &[String],
-    token: &JoinToken,
-    request: v1::JoinRequest,
-    spawner: Spawner,
-) -> Result<(String, v1::JoinReply), JoinError> {
+pub async fn join(mut applicant: Applicant<'_>, seeds: &[String]) -> Result<Identity, JoinError> {
     let mut pause = PAUSE_MIN;
-    let mut told = String::new();
-    let other_ca = PkiError::OtherCa.to_string();
     loop {
-        let mut others = 0;
-        for address in seeds {
-            let tls = pki::joiner_tls(token.ca_digest);
-            let channel = Channel::tcp(spawner.clone(), address.clone(), tls, ChannelLimits::default());
-            match channel.join().join(request.clone()).await {
-                Ok(reply) => return Ok((address.clone(), reply.into_inner())),
-                Err(status) if is_final(&status) => {
-                    return Err(JoinError::Refused { address: address.clone(), why: status.message().to_owned() });
-                }
-                Err(status) if status.message().contains(&other_ca) => others += 1,
-                Err(status) if status.message() != told => {
-                    log::warn!("cannot join yet: {}", status.message());
-                    told = status.message().to_owned();
-                }
-                Err(_) => {}
+        match applicant.round(seeds).await? {
+            Round::In(identity) => return Ok(*identity),
+            // One seed of another cluster may be an address that changed hands; all of them are the wrong token.
+            Round::Out { others, asked, .. } if others.len() == asked && asked > 0 => {
+                return Err(JoinError::OtherCluster { address: others.into_iter().next_back().unwrap_or_default() });
             }
-        }
-        // One seed of another cluster may be an address that changed hands; all of them are the wrong token.
-        if others == seeds.len() {
-            return Err(JoinError::OtherCluster { address: seeds.last().cloned().unwrap_or_default() });
+            Round::Out { .. } => {}
         }
         // Many nodes that start at once must not ask in step.
         async_io::Timer::after(pause.mul_f32(0.5 + pki::random_fraction())).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// What came of asking every seed once.
+pub enum Round {
+    In(Box<Identity>),
+    Out {
+        asked: usize,
+        /// Addresses where another CA was shown.
+        others: Vec<String>,
+        /// Nodes that are in no cluster yet either.
+        unformed: Vec<NodeId>,
+    },
+}
+
+/// A node that wants in: its key is on disk, its request made.
+pub struct Applicant<'a> {
+    data_dir: &'a DataDir,
+    files: KeyFiles,
+    /// None: it only looks who is there.
+    token: Option<JoinToken>,
+    key: Vec<u8>,
+    node: NodeId,
+    request: v1::JoinRequest,
+    spawner: Spawner,
+    told: String,
+}
+
+impl<'a> Applicant<'a> {
+    /// # Errors
+    /// The disk's, or a data dir that already holds another node's state.
+    pub fn new(
+        data_dir: &'a DataDir,
+        config: &Config,
+        token: Option<JoinToken>,
+        name: String,
+        address: String,
+        spawner: Spawner,
+    ) -> Result<Applicant<'a>, JoinError> {
+        let files = KeyFiles::new(data_dir.path());
+        drop(Store::open(&data_dir.file("store.redb"), Expect::New)?);
+        let key = files.key_or_new()?;
+        let request = v1::JoinRequest {
+            token_secret: token.as_ref().map(|token| token.secret.clone()).unwrap_or_default(),
+            csr: pki::new_csr(&key)?,
+            name,
+            address,
+            cpus: machine::cpus(),
+            memory: machine::memory(),
+            labels: config.labels.clone().into_iter().collect(),
+            instance: config.instance.clone().unwrap_or_default(),
+            commands_known: KINDS_KNOWN,
+        };
+        let node = pki::node_of(&pki::public_key(&key)?);
+        Ok(Applicant { data_dir, files, token, key, node, request, spawner, told: String::new() })
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// PKCS#8 DER.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Asks every seed once, itself excepted.
+    ///
+    /// # Errors
+    /// The answer is no and will stay no, or the disk's.
+    pub async fn round(&mut self, seeds: &[String]) -> Result<Round, JoinError> {
+        let (mut asked, mut others, mut unformed) = (0, Vec::new(), Vec::new());
+        let other_ca = PkiError::OtherCa.to_string();
+        for address in super::seeds::addresses(seeds).await {
+            if address == self.request.address {
+                continue;
+            }
+            asked += 1;
+            let tls = pki::joiner_tls(self.token.as_ref().map_or([0; 32], |token| token.ca_digest));
+            let channel = Channel::tcp(self.spawner.clone(), address.clone(), tls, ChannelLimits::default());
+            match channel.join().join(self.request.clone()).await {
+                Ok(reply) => return self.take(&address, reply.into_inner()).map(|identity| Round::In(Box::new(identity))),
+                Err(status) if code_of(&status) == "unformed" => unformed.extend(super::forming::unformed_id(&status)),
+                Err(status) if is_final(&status) => return Err(JoinError::Refused { address, why: status.message().to_owned() }),
+                Err(status) if status.message().contains(&other_ca) => others.push(address),
+                Err(status) if status.message() != self.told => {
+                    log::warn!("cannot join yet: {}", status.message());
+                    self.told = status.message().to_owned();
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Round::Out { asked, others, unformed })
+    }
+
+    fn take(&self, seed: &str, reply: v1::JoinReply) -> Result<Identity, JoinError> {
+        let token = self.token.as_ref().expect("nobody lets in a node that shows no token");
+        let cluster = check(seed, &reply, token, self.node, &self.key)?;
+        self.files.save_certificates(&reply.certificate, &reply.ca)?;
+        let managers: Vec<String> = reply.peers.into_iter().map(|peer| peer.address).collect();
+        self.data_dir.save_managers(&managers)?;
+        let name = self.request.name.clone();
+        let identity = Identity { node: self.node, cluster, cluster_name: reply.cluster, name, originating: false };
+        self.data_dir.save_identity(&identity)?;
+        Ok(identity)
     }
 }
 

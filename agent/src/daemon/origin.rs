@@ -7,6 +7,7 @@ use super::{
     clock,
     config::Config,
     data_dir::{DataDir, DataDirError, Identity},
+    image::Image,
 };
 use crate::{
     drivers::{
@@ -28,11 +29,11 @@ pub enum OriginError {
     DataDir(#[from] DataDirError),
 }
 
-/// Makes the authority, this node's certificate, an empty store and the identity.
+/// Makes the authority (or takes the image's), this node's certificate, an empty store and the identity.
 ///
 /// # Errors
 /// The disk's, or a data dir that already holds another node's state.
-pub fn originate(data_dir: &DataDir, config: &Config, name: String) -> Result<Identity, OriginError> {
+pub fn originate(data_dir: &DataDir, config: &Config, image: Option<&Image>, name: String) -> Result<Identity, OriginError> {
     let files = KeyFiles::new(data_dir.path());
     let now_ms = clock::wall_ms();
     // A store with something in it belongs to somebody: looked at before anything is written.
@@ -40,8 +41,16 @@ pub fn originate(data_dir: &DataDir, config: &Config, name: String) -> Result<Id
     let key = files.key_or_new()?;
     let public_key = pki::public_key(&key)?;
     let node = pki::node_of(&public_key);
-    let cluster = config.cluster_id.unwrap_or_else(|| ClusterId(u64::from_be_bytes(pki::random_bytes())));
-    let authority = Authority::create(cluster, now_ms);
+    let made;
+    let authority = match image {
+        Some(image) => &image.authority,
+        None => {
+            let cluster = config.cluster_id.unwrap_or_else(|| ClusterId(u64::from_be_bytes(pki::random_bytes())));
+            made = Authority::create(cluster, now_ms);
+            &made
+        }
+    };
+    let cluster = authority.cluster();
     let keyring = Keyring {
         ca_key: authority.key(),
         join_key: pki::random_bytes::<32>().into(),

@@ -10,14 +10,16 @@ use super::{
     config::{Config, ConfigError, Invocation, ProviderConfig, help},
     data_dir::{DataDir, DataDirError, Identity},
     detach::{Detached, detach},
-    join::{self, JoinError},
+    forming::{self, Formed},
+    image::{Image, ImageError},
+    join::{self, Applicant, JoinError},
     keys::{Keys, KeysError},
     machine,
     notebook::Notebook,
     origin::{self, OriginError},
     provide::Provider,
     pump::{Ended, Pump},
-    script, shed,
+    script, seeds, shed,
     signals::{self, Signal, Signals},
     telemetry,
 };
@@ -25,7 +27,7 @@ use crate::{
     drivers::{
         api::{Api, door},
         peers::Peers,
-        pki::{self, Doorkeeper, FilesError, KeyFiles, PkiError, Trust},
+        pki::{self, Doorkeeper, FilesError, JoinToken, KeyFiles, PkiError, Trust},
         provider::LocalProvider,
         runtime::{Runtime, process::start::Here},
         store::{self, Expect, Store, StoreError},
@@ -69,6 +71,8 @@ enum RunError {
     Join(#[from] JoinError),
     #[error("cannot originate the cluster")]
     Origin(#[from] OriginError),
+    #[error("cannot use the image")]
+    Image(#[from] ImageError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -186,13 +190,27 @@ async fn become_somebody(data_dir: &DataDir, config: &Config, advertised: String
         return Ok(identity);
     }
     let name = config.name.clone().unwrap_or_else(machine::name);
-    if config.originate {
-        return Ok(origin::originate(data_dir, config, name)?);
+    let image = image_of(config)?;
+    if config.originate && config.seeds.is_empty() {
+        return Ok(origin::originate(data_dir, config, image.as_ref(), name)?);
     }
-    match &config.token {
-        Some(token) if !config.seeds.is_empty() => Ok(join::join(data_dir, config, token.expose(), name, advertised, spawner).await?),
-        _ => Err(RunError::Purposeless(data_dir.path().display().to_string())),
+    let given = config.token.as_ref().map(|token| token.expose().parse().expect("the config checked it"));
+    let token: Option<JoinToken> = given.or_else(|| image.as_ref().map(|image| image.token.clone()));
+    if config.seeds.is_empty() || token.is_none() && !config.originate {
+        return Err(RunError::Purposeless(data_dir.path().display().to_string()));
     }
+    let applicant = Applicant::new(data_dir, config, token, name.clone(), advertised, spawner.clone())?;
+    if !config.originate {
+        return Ok(join::join(applicant, &config.seeds).await?);
+    }
+    match forming::look_around(applicant, config, image.as_ref(), spawner).await? {
+        Formed::Joined(identity) => Ok(*identity),
+        Formed::Originate => Ok(origin::originate(data_dir, config, image.as_ref(), name)?),
+    }
+}
+
+fn image_of(config: &Config) -> Result<Option<Image>, ImageError> {
+    config.image.as_deref().map(Image::read).transpose()
 }
 
 async fn run(
@@ -239,8 +257,14 @@ async fn run(
     let socket = Listener::unix(&socket_path).map_err(|error| RunError::Listen(socket_path.display().to_string(), error))?;
 
     let managers = data_dir.managers()?;
-    let genesis = identity.originating.then(|| Genesis { cluster: identity.cluster, name: identity.cluster_name.clone(), ca });
     let clock = Clock::start();
+    let genesis = match identity.originating {
+        true => {
+            let tokens = image_of(&config)?.map(|image| image.token_record(clock.now().wall)).into_iter().collect();
+            Some(Genesis { cluster: identity.cluster, name: identity.cluster_name.clone(), ca, tokens })
+        }
+        false => None,
+    };
     let setup = replica::Config {
         node: identity.node,
         boot: u64::from_be_bytes(pki::random_bytes()),
@@ -253,7 +277,7 @@ async fn run(
         public_key,
         keyring,
         originate: genesis,
-        seeds: managers.iter().chain(&config.seeds).cloned().collect(),
+        seeds: managers.iter().cloned().chain(seeds::addresses(&config.seeds).await).collect(),
         assignment: assignment(&data_dir),
         has_provider: config.provider.is_some(),
         timings: timings(&config),

@@ -108,6 +108,8 @@ pub const EXTERNAL_COMMAND_TIMEOUT_MS: u64 = 60_000;
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 /// Addresses to ask when joining.
 pub const SEEDS_MAX: usize = 64;
+/// A list of seeds, from a file or a URL.
+pub const SEED_LIST_BYTES_MAX: usize = 64 * 1024;
 /// One log line's text.
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// Log lines that may come at once, and steadily.

@@ -168,7 +168,7 @@ impl World {
         let cluster = ClusterId(self.rng.next());
         let keyring = Keyring { ca_key: self.rng.bytes(48), join_key: self.rng.bytes(32), secrets_key: self.rng.bytes(32), epoch: 0 };
         self.machines[host].disk.keyring = Some(keyring);
-        self.machines[host].identity.genesis = Some(Genesis { cluster, name: "sim".into(), ca: self.rng.bytes(64) });
+        self.machines[host].identity.genesis = Some(Genesis { cluster, name: "sim".into(), ca: self.rng.bytes(64), tokens: Vec::new() });
         self.cloud.add("i-1".into(), None, "10.0.0.1:5080".into(), host);
         self.boot_later(host);
     }

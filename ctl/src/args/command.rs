@@ -16,7 +16,10 @@ pub enum Command {
     /// The words typed before `--help`: empty for the whole.
     Help(Vec<String>),
     Version,
-    Init,
+    /// `image`: what a machine image needs, instead of a folder to start from.
+    Init {
+        image: bool,
+    },
     Bootstrap {
         yes: bool,
     },

@@ -3,9 +3,12 @@
 use crate::args::Global;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
-use crate::out::Out;
-use std::fs::{self, OpenOptions};
+use crate::out::{Out, now_ms};
+use agent::drivers::pki::{Authority, ImageFiles, JoinToken, ca_digest, random_bytes};
+use agent::model::ids::ClusterId;
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 const FILES: [(&str, &str); 5] = [
@@ -15,6 +18,38 @@ const FILES: [(&str, &str); 5] = [
     ("disco.d.ts", include_str!("../../../docs/disco.d.ts")),
     (".gitignore", ".disco/\n"),
 ];
+
+/// Beside the CA and the token in `image/`.
+const IMAGE_TOML: &str = "\
+# Bake this folder into the machine image as /etc/disco, and start `discod --config /etc/disco/disco.toml`.
+data_dir = \"/var/lib/disco\"
+image = \".\"
+originate = true
+# Where the machines find each other: addresses, names, or https://... of a list.
+seeds = []
+";
+
+/// `disco init --image`: what machines need that are to form one cluster by starting.
+pub fn image(global: &Global, out: Out) -> Result<Exit, Failure> {
+    let context = Context::new(global)?;
+    let folder = context.folder.join("image");
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|e| Failure::no(format!("cannot make the folder {}", folder.display())).caused_by(&e))?;
+    let authority = Authority::create(ClusterId(u64::from_be_bytes(random_bytes())), now_ms());
+    let secret: String = random_bytes::<20>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = JoinToken { ca_digest: ca_digest(authority.certificate()), secret: format!("i{secret}") };
+    let broken = |what: &str| format!("cannot write {what} in {}", folder.display());
+    ImageFiles::new(&folder)
+        .write(&authority.key(), authority.certificate(), &token.to_string())
+        .map_err(|e| Failure::broke(broken("the CA and the token")).caused_by(&e))?;
+    let toml = folder.join("disco.toml");
+    fs::write(toml, IMAGE_TOML).map_err(|e| Failure::broke(broken("disco.toml")).caused_by(&e))?;
+    out.say(format!("wrote ca.crt, ca.key, token, disco.toml in {}: whoever reads ca.key can sign for the cluster", folder.display()));
+    out.say("next: set `seeds` in disco.toml, and bake the folder into the image");
+    Ok(Exit::Done)
+}
 
 pub fn run(global: &Global, out: Out) -> Result<Exit, Failure> {
     if let Some(folder) = &global.dir {
@@ -39,6 +74,23 @@ pub fn run(global: &Global, out: Out) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_holds_a_ca_and_a_token_of_it_and_is_the_owners() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let global = Global { dir: Some(dir.path().to_owned()), ..Global::default() };
+        let out = Out { json: false, paint: crate::render::Paint::off() };
+        image(&global, out).unwrap();
+        let (key, certificate, token) = ImageFiles::new(&dir.path().join("image")).read().unwrap();
+        let authority = Authority::open(&key, &certificate).unwrap();
+        assert_eq!(token.parse::<JoinToken>().unwrap().ca_digest, ca_digest(authority.certificate()));
+        for secret in ["", "ca.key", "token"] {
+            let mode = fs::metadata(dir.path().join("image").join(secret)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{secret}");
+        }
+        assert!(image(&global, out).is_err(), "it overwrites nothing");
+    }
 
     #[test]
     fn init_writes_once_and_overwrites_nothing() {

@@ -11,6 +11,7 @@ mod values;
 
 pub use error::ConfigError;
 pub use keys::help;
+pub use values::seed_address;
 
 use super::telemetry::Filter;
 use crate::{
@@ -55,10 +56,14 @@ pub struct Config {
     pub listen: SocketAddr,
     pub advertise: Option<String>,
     pub bind_interface: Option<String>,
-    /// `host:port` each.
+    /// `host:port` each, or the URL of a list of such.
     pub seeds: Vec<String>,
     pub token: Option<Secret>,
     pub originate: bool,
+    /// With seeds: how long to look for a formed cluster first.
+    pub originate_after_ms: u64,
+    /// What a baked image holds, absolute.
+    pub image: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
     pub cluster_name: Option<String>,
     pub cluster_id: Option<ClusterId>,
@@ -279,10 +284,14 @@ impl Sources {
     fn checked(&self) -> Result<Config, ConfigError> {
         let originate = self.take("originate", Raw::switch)?.unwrap_or(false);
         self.conflict("token", "token_file", "a node has one token")?;
+        self.conflict("image", "token", "an image holds a token")?;
+        self.conflict("image", "token_file", "an image holds a token")?;
         self.conflict("advertise", "bind_interface", "each says which address others use")?;
         if originate {
-            for joining in ["token", "token_file", "seeds"] {
-                self.conflict("originate", joining, "a node either originates a cluster or joins one")?;
+            // With seeds it looks for a cluster first, which may take a token.
+            let tokens = ["token", "token_file"].iter().find_map(|name| self.given.get(name));
+            if let Some(given) = tokens.filter(|_| !self.given.contains_key("seeds")) {
+                return Err(ConfigError::Needs { origin: given.origin.clone(), other: "seeds" });
             }
         }
         let config = Config {
@@ -297,6 +306,8 @@ impl Sources {
             seeds: self.take("seeds", Raw::seeds)?.unwrap_or_default(),
             token: self.token()?,
             originate,
+            originate_after_ms: self.take("originate_after", |raw| raw.duration_ms(1_000, 3_600_000))?.unwrap_or(10_000),
+            image: self.take_path("image")?,
             labels: self.take("labels", Raw::labels)?.unwrap_or_default(),
             cluster_name: self.take("cluster_name", Raw::name)?,
             cluster_id: self.take("cluster_id", Raw::cluster)?,

@@ -10,6 +10,7 @@ pub enum Raw {
     Toml(toml::Value),
 }
 
+const URL_BYTES_MAX: usize = 512;
 /// Longer values are cut in messages.
 const SHOWN_CHARS_MAX: usize = 80;
 
@@ -107,11 +108,11 @@ impl Raw {
 
     pub fn seeds(&self) -> Option<Vec<String>> {
         let list = self.list().filter(|list| list.len() <= limits::SEEDS_MAX)?;
-        let with_port = |seed: &str| {
-            let whole = if is_address(seed) { seed.to_owned() } else { format!("{seed}:{PORT}") };
-            is_address(&whole).then_some(whole)
+        let list_of_them = |seed: &str| {
+            let place = seed.strip_prefix("https://").or_else(|| seed.strip_prefix("file://").filter(|path| path.starts_with('/')))?;
+            (!place.is_empty() && seed.len() <= URL_BYTES_MAX && seed.bytes().all(|b| b.is_ascii_graphic())).then(|| seed.to_owned())
         };
-        list.into_iter().map(with_port).collect()
+        list.into_iter().map(|seed| list_of_them(seed).or_else(|| seed_address(seed))).collect()
     }
 
     pub fn labels(&self) -> Option<BTreeMap<String, String>> {
@@ -134,6 +135,12 @@ impl Raw {
         let plain = text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         (plain && text.strip_prefix("DISCO1-").is_some_and(|rest| rest.contains('-'))).then(|| text.to_owned())
     }
+}
+
+/// A host, with the usual port if it gives none.
+pub fn seed_address(seed: &str) -> Option<String> {
+    let whole = if is_address(seed) { seed.to_owned() } else { format!("{seed}:{PORT}") };
+    is_address(&whole).then_some(whole)
 }
 
 fn is_name(text: &str) -> bool {

@@ -18,6 +18,8 @@ const KEY: &str = "node.key";
 const CERTIFICATE: &str = "node.crt";
 const CA: &str = "ca.crt";
 const KEYRING: &str = "keyring";
+const CA_KEY: &str = "ca.key";
+const TOKEN: &str = "token";
 /// The largest of these files has well under a KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -182,6 +184,36 @@ impl KeyFiles {
 
     fn damaged(&self, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> FilesError {
         FilesError::Damaged { path: self.folder.join(name), source: Box::new(error) }
+    }
+}
+
+/// The files of a baked image.
+pub struct ImageFiles {
+    files: KeyFiles,
+}
+
+impl ImageFiles {
+    pub fn new(folder: &Path) -> ImageFiles {
+        ImageFiles { files: KeyFiles::new(folder) }
+    }
+
+    /// The CA's key (PKCS#8 DER) and certificate (DER), and the token as text.
+    ///
+    /// # Errors
+    /// One is missing or damaged, or the disk's.
+    pub fn read(&self) -> Result<(Vec<u8>, Vec<u8>, String), FilesError> {
+        let key = pem::key_from_pem(&self.files.required(CA_KEY)?, "CA key").map_err(|error| self.files.damaged(CA_KEY, error))?;
+        let certificate = self.files.certificate_in(CA)?;
+        let token = String::from_utf8(self.files.required(TOKEN)?).map_err(|error| self.files.damaged(TOKEN, error))?;
+        Ok((key, certificate, token.trim().to_owned()))
+    }
+
+    /// # Errors
+    /// The disk's.
+    pub fn write(&self, key: &[u8], certificate: &[u8], token: &str) -> Result<(), FilesError> {
+        self.files.write(CA_KEY, pem::key_to_pem(key).as_bytes(), 0o600)?;
+        self.files.write(CA, pem::certificate_to_pem(certificate).as_bytes(), 0o644)?;
+        self.files.write(TOKEN, format!("{token}\n").as_bytes(), 0o600)
     }
 }
 

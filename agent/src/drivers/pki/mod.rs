@@ -24,7 +24,7 @@ pub use access::{Admitted, Doorkeeper, Refusal};
 pub use ca::{Authority, ca_cluster};
 pub use csr::{CSR_BYTES_MAX, check_csr, new_csr, new_key, public_key};
 pub use error::PkiError;
-pub use files::{FilesError, KeyFiles};
+pub use files::{FilesError, ImageFiles, KeyFiles};
 pub use identity::{Identity, Subject};
 pub use token::{BadToken, JoinToken};
 pub use trust::Trust;

@@ -78,7 +78,6 @@ pub fn partner(sight: &Sight, id: NodeId, role: Role) -> Result<(), String> {
     let name = &node.name;
     let votes = choose(sight, Some((id, role))).voters.iter().any(|n| n.id == id);
     match role {
-        Role::Manager if node.admitted == Role::Worker => Err(format!("node {name} joined with a worker's token and never votes")),
         _ if sight.state.is_leaving(node) => Err(format!("node {name} is leaving the cluster")),
         Role::Manager if !votes && !sight.is_ready(node) => Err(format!("node {name} is {}", node.state.as_str())),
         Role::Manager if !votes => Err(format!("no manager can give its seat to {name}: each was promoted by hand; demote one first")),
@@ -91,10 +90,11 @@ fn choose<'a>(sight: &Sight<'a>, wish: Wish) -> Chosen<'a> {
     let mut ranked: Vec<(u8, &NodeRecord)> = Vec::new();
     let mut lost_learners = Vec::new();
     for node in sight.state.nodes.values() {
-        if node.admitted != Role::Manager || sight.state.is_leaving(node) {
+        let preference = wish.filter(|(id, _)| *id == node.id).map(|(_, role)| role).or(node.preference);
+        let admitted = node.admitted == Role::Manager || preference == Some(Role::Manager);
+        if !admitted || sight.state.is_leaving(node) {
             continue;
         }
-        let preference = wish.filter(|(id, _)| *id == node.id).map(|(_, role)| role).or(node.preference);
         let (wanted, spared) = (preference == Some(Role::Manager), preference == Some(Role::Worker));
         let votes = node.member.is_some_and(|m| sight.membership.voters.contains(&m));
         let learns = node.member.is_some_and(|m| sight.membership.learners.contains(&m));

@@ -29,6 +29,7 @@ use crate::model::{
     io::{Access, Effect, Input, Keyring, Level, Restored},
     limits::{LOG_BYTES_MAX, TICK_MS},
     task::Orders,
+    token::TokenRecord,
 };
 use contact::Contact;
 use leading::Leading;
@@ -83,6 +84,8 @@ pub struct Genesis {
     pub name: String,
     /// The CA's certificate, DER.
     pub ca: Vec<u8>,
+    /// Tokens that are out already: a baked image's.
+    pub tokens: Vec<TokenRecord>,
 }
 
 /// All in milliseconds.
@@ -201,7 +204,8 @@ impl Replica {
     /// The first seat of a new cluster: the state begins as a snapshot, made durable like any other.
     fn originate(&mut self, genesis: Genesis) -> Result<(), StartError> {
         let joiner = self.as_joiner();
-        let state = State::genesis(genesis.cluster, genesis.name, genesis.ca, joiner, self.now.wall);
+        let mut state = State::genesis(genesis.cluster, genesis.name, genesis.ca, joiner, self.now.wall);
+        state.tokens.extend(genesis.tokens.into_iter().map(|token| (token.id.clone(), token)));
         let batch = originate(MemberId(1), 1, 1, Arc::new(state.encode()));
         self.numbers += 1;
         self.seat_change = Some(SeatChange::begin(self.numbers, batch.clone(), MemberId(1), None));

@@ -235,8 +235,9 @@ impl State {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Outcome::refused("not_found", format!("no node {id}"));
         };
-        if role == Role::Manager && node.admitted == Role::Worker {
-            return Outcome::refused("denied", format!("node {} joined with a worker's token and never votes", node.name));
+        // Its token would never have made it one; a person may.
+        if role == Role::Manager {
+            node.admitted = Role::Manager;
         }
         if node.preference.replace(role) != Some(role) {
             let name = node.name.clone();

@@ -11,10 +11,10 @@ pub const SPECS: &[Spec] = &[
     Spec {
         words: &["init"],
         operands: &[],
-        flags: &[PROVIDER],
+        flags: &[PROVIDER, switch("image", "write image/ instead: what a machine image needs to form a cluster by starting")],
         summary: "write a starting folder",
-        about: "Writes client.js, cluster.js, disco.d.ts and .gitignore. Refuses to overwrite a file.",
-        parse: |_| Ok(Command::Init),
+        about: "Writes client.js, cluster.js, disco.d.ts and .gitignore. Refuses to overwrite a file. With --image:\na new CA, a token for workers and a disco.toml to bake in (docs/membership.md).",
+        parse: |w| Ok(Command::Init { image: w.switch("image") }),
     },
     Spec {
         words: &["bootstrap"],

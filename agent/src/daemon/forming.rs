@@ -1,0 +1,136 @@
+//! How nodes that start from nothing but a config file become one cluster.
+//!
+//! A node that may originate and has seeds looks for a formed cluster first, for `originate_after`. Meanwhile it listens and
+//! answers each joiner "not formed yet", with its id: nodes that see each other let the lowest id originate, and the
+//! others join it. That takes a common trust to begin with, a baked image; without one a node is on its own, and only a
+//! cluster that it finds keeps it from making another.
+
+use super::{
+    clock,
+    config::Config,
+    data_dir::Identity,
+    image::Image,
+    join::{Applicant, JoinError, Round},
+};
+use crate::{
+    drivers::{
+        api::refusal::refuse,
+        pki::{self, Trust},
+    },
+    model::ids::NodeId,
+};
+use futures_lite::future::or;
+use proto::{Listener, Routes, ServerLimits, Spawner, v1};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tonic::{Request, Response, Status};
+
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What came of looking around.
+pub enum Formed {
+    /// A cluster let this node in.
+    Joined(Box<Identity>),
+    /// Nobody else will: begin one.
+    Originate,
+}
+
+/// # Errors
+/// A cluster is there and will not have this node, or it is one that this node has no token of.
+pub async fn look_around(
+    mut applicant: Applicant<'_>,
+    config: &Config,
+    image: Option<&Image>,
+    spawner: Spawner,
+) -> Result<Formed, JoinError> {
+    let node = applicant.node();
+    let shown = image.and_then(|image| applicant_certificate(&applicant, image));
+    let answering = async {
+        if let Some(shown) = shown {
+            answer_joiners(node, shown, config, spawner.clone()).await;
+        }
+        std::future::pending().await
+    };
+    let looking = async {
+        let window = Duration::from_millis(config.originate_after_ms);
+        let mut deadline = Instant::now() + window;
+        let mut lower = BTreeSet::new();
+        loop {
+            match applicant.round(&config.seeds).await? {
+                Round::In(identity) => return Ok(Formed::Joined(identity)),
+                Round::Out { others, unformed, .. } => {
+                    // Another cluster's seed is no reason to make a third one silently.
+                    if let Some(address) = others.into_iter().next() {
+                        return Err(JoinError::OtherCluster { address });
+                    }
+                    lower.extend(unformed.into_iter().filter(|id| *id < node));
+                }
+            }
+            if Instant::now() >= deadline {
+                if lower.is_empty() {
+                    return Ok(Formed::Originate);
+                }
+                // The lowest of those will; if it goes away instead, the next look shows it.
+                lower.clear();
+                deadline = Instant::now() + window;
+            }
+            async_io::Timer::after(PAUSE).await;
+        }
+    };
+    or(looking, answering).await
+}
+
+/// A certificate, its key and the CA's certificate, all DER.
+type Shown = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+/// What this node shows while it is in no cluster; none if the image cannot make it.
+fn applicant_certificate(applicant: &Applicant<'_>, image: &Image) -> Option<Shown> {
+    let certificate = image.authority.sign_node(applicant.node(), &pki::public_key(applicant.key()).ok()?, clock::wall_ms()).ok()?;
+    Some((certificate, applicant.key().to_vec(), image.authority.certificate().to_vec()))
+}
+
+/// Ends only if the port cannot be had, which the cluster's own start will tell.
+async fn answer_joiners(node: NodeId, (certificate, key, ca): Shown, config: &Config, spawner: Spawner) {
+    let trust = Trust::new();
+    if let Err(error) = trust.install(&certificate, &key, &ca) {
+        return log::warn!("cannot answer others before there is a cluster: {error}");
+    }
+    let limits = ServerLimits::default();
+    match Listener::tcp(config.listen, trust.server_tls()) {
+        Ok(port) => {
+            let routes = Routes::new(&limits).join(Arc::new(Unformed(node)));
+            if let Err(error) = proto::serve(spawner, port, routes, limits).await {
+                log::warn!("cannot answer others before there is a cluster: {error}");
+            }
+        }
+        Err(error) => log::warn!("cannot listen on {} before there is a cluster: {error}", config.listen),
+    }
+}
+
+struct Unformed(NodeId);
+
+#[tonic::async_trait]
+impl v1::join_server::Join for Unformed {
+    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        Err(refuse("unformed", format!("node {} is in no cluster yet", self.0)))
+    }
+}
+
+/// The id in such a refusal.
+pub(super) fn unformed_id(status: &Status) -> Option<NodeId> {
+    status.message().split(' ').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unformed_nodes_answer_carries_its_id() {
+        let answer = smol::block_on(v1::join_server::Join::join(&Unformed(NodeId(0xab)), Request::new(v1::JoinRequest::default())));
+        assert_eq!(unformed_id(&answer.expect_err("it lets nobody in")), Some(NodeId(0xab)));
+    }
+}

@@ -1,0 +1,93 @@
+//! Nodes that form a cluster from their config files alone.
+
+mod common;
+
+use agent::drivers::pki::{self, Authority, ImageFiles, JoinToken};
+use agent::model::ids::ClusterId;
+use common::{BOUND, Daemon, until};
+use proto::v1;
+use std::{fs, path::Path};
+
+fn bake(folder: &Path) {
+    let authority = Authority::create(ClusterId(77), 1_700_000_000_000);
+    let token = JoinToken { ca_digest: pki::ca_digest(authority.certificate()), secret: "i0123456789".into() };
+    ImageFiles::new(folder).write(&authority.key(), authority.certificate(), &token.to_string()).expect("the disk works");
+}
+
+fn config(node: &Daemon, more: &str) {
+    let path = node.folder().join("disco.toml");
+    let text = fs::read_to_string(&path).expect("it was written");
+    fs::write(path, text + more).expect("the disk works");
+}
+
+#[test]
+fn three_nodes_of_one_image_that_start_at_the_same_moment_make_one_cluster() {
+    let image = tempfile::tempdir().expect("a temporary folder");
+    bake(image.path());
+    let mut nodes: Vec<Daemon> = ["n1", "n2", "n3"].iter().map(|name| Daemon::new(&format!("name = \"{name}\"\n"))).collect();
+    let list = image.path().join("seeds");
+    let addresses: String = nodes.iter().map(|node| format!("{}\n", node.address)).collect();
+    fs::write(&list, format!("# all three\n{addresses}")).expect("the disk works");
+    for node in &nodes {
+        let more = format!(
+            "originate = true\noriginate_after = \"2s\"\nimage = {:?}\nseeds = [\"file://{}\"]\n",
+            image.path().display().to_string(),
+            list.display()
+        );
+        config(node, &more);
+    }
+    nodes.iter_mut().for_each(Daemon::start);
+    let whole = |status: &v1::Status| status.nodes.len() == 3 && status.nodes.iter().all(|n| n.state == "ready");
+    until("one of them leads all three", BOUND, || nodes.iter().find_map(|node| node.status().ok().filter(|status| whole(status))));
+    let statuses: Vec<v1::Status> = nodes.iter().filter_map(|node| node.status().ok()).collect();
+    assert!(statuses.iter().all(|status| status.cluster_id == ClusterId(77).to_string()), "{statuses:?}");
+    let leader = nodes.iter().find(|node| node.status().is_ok_and(|status| whole(&status))).expect("seen right above");
+    let lowest = leader.status().expect("it leads").nodes.into_iter().min_by(|a, b| a.id.cmp(&b.id)).expect("there are three");
+    assert!(lowest.leader, "the lowest id originated");
+
+    // They came as workers; a person makes managers of them.
+    let workers: Vec<String> = leader.status().expect("it leads").nodes.into_iter().filter(|n| !n.leader).map(|n| n.id).collect();
+    for worker in workers {
+        let op = v1::NodePrefer { node: worker, role: "manager".into() };
+        until("somebody makes room", BOUND, || leader.write(v1::write_request::Op::NodePrefer(op.clone())).ok());
+    }
+    until("three managers", BOUND, || {
+        nodes.iter().find_map(|node| node.status().ok().filter(|status| status.voters.len() == 3 && status.learners.is_empty()))
+    });
+}
+
+#[test]
+fn a_node_with_seeds_joins_what_it_finds_and_originates_only_where_nobody_is() {
+    let first = Daemon::originate();
+    first.until("it leads", |status| status.leader.is_some());
+    let token = first.token("manager");
+    let config =
+        |token: &str, seed: &str| format!("name = \"n2\"\noriginate = true\noriginate_after = \"1s\"\nseeds = [\"{seed}\"]\n{token}");
+    let mut second = Daemon::new(&config(&format!("token = \"{token}\"\n"), &first.address));
+    second.start();
+    let status = first.until("it joined", |status| status.nodes.len() == 2);
+    second.until("it is in the same cluster", |seen| seen.cluster_id == status.cluster_id);
+
+    // A cluster is there, and this node has no token of it.
+    let mut third = Daemon::new(&config("", &first.address));
+    third.start();
+    assert_eq!(third.ended().code(), Some(2));
+    assert!(third.log().contains("each shows another CA"), "{}", third.log());
+
+    let mut alone = Daemon::new(&config("", &common::address()));
+    alone.start();
+    let other = alone.until("nobody is there, so it originates", |status| status.leader.is_some());
+    assert_ne!(other.cluster_id, status.cluster_id);
+
+    // Two clusters never merge: whatever the seeds say, a node stays what it is.
+    alone.stop();
+    let path = alone.folder().join("disco.toml");
+    let text = fs::read_to_string(&path).expect("it was written");
+    let line = text.lines().find(|line| line.starts_with("seeds")).expect("it has seeds").to_owned();
+    let token = first.token("manager");
+    fs::write(&path, text.replace(&line, &format!("seeds = [\"{}\"]\ntoken = \"{token}\"", first.address))).expect("the disk works");
+    alone.start();
+    let still = alone.until("it leads again", |status| status.leader.is_some());
+    assert_eq!((still.cluster_id, still.nodes.len()), (other.cluster_id, 1));
+    assert_eq!(first.status().expect("it leads").nodes.len(), 2);
+}
