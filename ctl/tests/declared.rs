@@ -165,6 +165,8 @@ fn what_cannot_run_is_not_waited_for_and_says_why() {
     assert!(code == 1 && words.contains("the update of service `tick` to version 2 stopped\n"), "{words}");
     assert!(words.contains("did not stay up") && words.contains("`disco logs tick` shows what the new one said"), "{words}");
     assert_eq!(tick_is(&project).1, 1, "the old one goes on");
+    let (code, _, words) = run(&project, &["apply", "--yes"]);
+    assert!(code == 1 && words.contains("nothing to change") && words.contains("version 2 stopped\n"), "no success by repeating: {words}");
 
     let (code, _, words) = run(&project, &["node", "drain", "n1"]);
     assert!(

@@ -241,7 +241,7 @@ fn a_plan_shows_each_difference_and_changes_nothing() {
     let expected = [
         line('+', "service cron", "1 of `c`"),
         line('~', "service web", "replicas 2 -> 3, command a -> a2, memory none -> 64 MiB, +env.MODE x"),
-        line('-', "service db", "1 tasks stop"),
+        line('-', "service db", "1 task stops"),
         line('~', "key greeting", "hello -> hi"),
     ];
     assert_eq!(changes, expected);

@@ -5,6 +5,7 @@ use agent::model::{
     command::Command,
     ids::NodeId,
     service::{PortSpec, Replicas, ServiceSpec},
+    task::TaskState,
 };
 
 const MIB: u64 = 1 << 20;
@@ -114,6 +115,68 @@ fn a_drained_nodes_tasks_move_start_first() {
     assert_eq!(cluster.spread("web"), [2, 1, 1], "its replacement comes first");
     cluster.rest();
     assert_eq!(cluster.spread("web"), [2, 0, 1]);
+}
+
+#[test]
+fn a_drained_node_is_emptied_although_a_copy_elsewhere_or_on_it_keeps_ending() {
+    let mut cluster = Cluster::new(3);
+    cluster.set("web", spec("a", 3));
+    cluster.rest();
+    let ends = cluster.state.tasks.values().find(|t| t.node == NodeId(1)).expect("one is there").number;
+    cluster.apply(Command::NodeDrain { node: NodeId(2), drain: true });
+    for _ in 0..20 {
+        cluster.nodes_obey();
+        cluster.see(ends, TaskState::Starting, 3, "exit code 1");
+        cluster.plan();
+    }
+    assert_eq!(cluster.spread("web")[1], 0, "{:?}", cluster.tasks("web"));
+    assert!(cluster.state.tasks[&ends].wanted, "what keeps ending is tried on where it is");
+
+    cluster.apply(Command::NodeDrain { node: NodeId(1), drain: true });
+    cluster.plan();
+    assert!(!cluster.state.tasks[&ends].wanted, "and is not waited for on a node that must be emptied");
+    cluster.rest();
+    assert_eq!(cluster.spread("web"), [0, 0, 3]);
+
+    let mut broken = Cluster::new(3);
+    broken.set("web", spec("broken", 2));
+    broken.rest();
+    let node = broken.state.tasks.values().next().expect("one is there").node;
+    broken.apply(Command::NodeDrain { node, drain: true });
+    broken.rest();
+    assert!(broken.state.tasks.values().all(|t| t.node != node), "a service that never ran keeps no node either");
+}
+
+#[test]
+fn a_last_healthy_copy_stays_while_its_replacement_fails() {
+    let mut cluster = Cluster::new(2);
+    cluster.set("web", spec("a", 1));
+    cluster.rest();
+    let old = cluster.state.tasks.values().next().expect("one is there").clone();
+    cluster.apply(Command::NodeDrain { node: old.node, drain: true });
+    for _ in 0..20 {
+        let others: Vec<_> = cluster.state.tasks.keys().copied().filter(|n| *n != old.number).collect();
+        others.into_iter().for_each(|number| cluster.see(number, TaskState::Starting, 3, "exit code 1"));
+        cluster.plan();
+    }
+    assert!(cluster.state.tasks[&old.number].wanted && cluster.state.tasks.len() == 2);
+}
+
+#[test]
+fn a_copy_that_has_done_its_work_is_not_run_again_by_a_drain_or_a_loss() {
+    let mut cluster = Cluster::new(3);
+    cluster.set("job", spec("a", 3));
+    cluster.rest();
+    let numbers: Vec<_> = cluster.state.tasks.keys().copied().collect();
+    numbers.iter().for_each(|number| cluster.see(*number, TaskState::Exited, 0, ""));
+    cluster.apply(Command::NodeDrain { node: NodeId(1), drain: true });
+    cluster.lose(2);
+    cluster.pass(60_000);
+    assert_eq!(cluster.plan(), []);
+    cluster.set("job", spec("b", 3));
+    cluster.rest();
+    assert_eq!(cluster.spread("job")[..1], [0], "a new version is new work");
+    assert_eq!(cluster.tasks("job"), ["3:b", "3:b", "3:b"]);
 }
 
 #[test]

@@ -30,10 +30,19 @@ pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure>
         return done(&desk, &document, &format!("gave {} to the cluster", modules.summary()));
     }
     let progress = Progress::new(desk.out);
-    rollout::until_loaded(&mut desk.client, reply.index).await?;
+    let status = rollout::until_loaded(&mut desk.client, reply.index).await?;
     progress.line(format!("loaded {}", modules.summary()));
-    rollout::until_rolled(&mut desk.client, &difference::services(&changes), |words| progress.line(words)).await?;
+    rollout::until_rolled(&mut desk.client, &awaited(&changes, &status), |words| progress.line(words)).await?;
     done(&desk, &document, "applied")
+}
+
+/// What changes now, and what an earlier apply left unfinished: an update that stopped is no success the second time.
+fn awaited(changes: &[v1::PlannedChange], status: &v1::Status) -> Vec<String> {
+    let mut names = difference::services(changes);
+    let unfinished = status.services.iter().filter(|s| s.roll != "done" && !names.contains(&s.name)).map(|s| s.name.clone());
+    let unfinished: Vec<String> = unfinished.collect();
+    names.extend(unfinished);
+    names
 }
 
 /// Back to the modules that were in force before.

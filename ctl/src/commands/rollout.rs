@@ -13,6 +13,8 @@ const STILL_MAX: Duration = Duration::from_secs(120);
 const UNPLACED_MAX: Duration = Duration::from_secs(5);
 /// New modules wait for the leader, and a new leader for its turn.
 const LOADED_MAX: Duration = Duration::from_secs(90);
+/// Services that one error names, a line each.
+const TOLD_MAX: usize = 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const GOES_ON: &str = "the cluster goes on trying; `disco status` shows how far it is";
 
@@ -43,10 +45,10 @@ pub async fn until_loaded(client: &mut Client, version: u64) -> Result<v1::Statu
     }
 }
 
-/// Waits until each of these services runs as it should; tells each step of the way.
+/// Waits until each of these services runs as it should or cannot; tells each step of the way.
 ///
 /// # Errors
-/// An update stopped, copies have no place, nothing moved for two minutes, or nobody answers.
+/// Nobody answers; or, of each that does not run: its update stopped, its copies have no place, nothing moved for two minutes.
 pub async fn until_rolled(client: &mut Client, names: &[String], mut tell: impl FnMut(&str)) -> Result<(), Failure> {
     let mut watch = Watch::default();
     loop {
@@ -118,51 +120,78 @@ struct Seen {
 }
 
 impl Watch {
+    /// One service that cannot run ends the wait only when the others have come to their end too: all are told at once.
     fn look(&mut self, status: &v1::Status, names: &[String]) -> Seen {
-        let mut seen = Seen { lines: Vec::new(), settled: true, failure: None };
-        let mut late: Option<(&v1::Service, Progress)> = None;
+        let mut seen = Seen { lines: Vec::new(), settled: false, failure: None };
+        let mut failed: Vec<Failure> = Vec::new();
+        let mut late: Vec<(&v1::Service, Progress)> = Vec::new();
         for name in names {
             let service = status.services.iter().find(|s| s.name == *name);
-            let progress = service.map(|s| Progress::of(s, &status.nodes));
-            let line = match (service, &progress) {
-                (Some(service), Some(progress)) => progress.line(service),
-                _ => format!("{name} is gone"),
+            let Some(service) = service else {
+                self.tell(&mut seen, name, format!("{name} is gone"));
+                continue;
             };
-            if self.told.get(name) != Some(&line) {
-                self.told.insert(name.clone(), line.clone());
-                self.moved = Some(Instant::now());
-                seen.lines.push(line);
-            }
-            let (Some(service), Some(progress)) = (service, progress) else { continue };
-            seen.settled &= progress.is_settled(service);
+            let progress = Progress::of(service, &status.nodes);
             let first = *self.versions.entry(name.clone()).or_insert(service.version);
-            if seen.failure.is_none() {
-                seen.failure = stopped(service, first);
+            if let Some(failure) = stopped(service, &progress, first) {
+                // Said once: its tasks may begin and end for ever.
+                self.tell(&mut seen, name, failure.what().to_owned());
+                failed.push(failure);
+                continue;
             }
-            if !progress.is_settled(service) && late.is_none() {
-                late = Some((service, progress));
+            self.tell(&mut seen, name, progress.line(service));
+            if !progress.is_settled(service) {
+                late.push((service, progress));
             }
         }
         let still = self.moved.map_or(Duration::ZERO, |moved| moved.elapsed());
-        if let (None, Some((service, progress))) = (&seen.failure, late) {
-            let limit = if service.unplaced.is_empty() { STILL_MAX } else { UNPLACED_MAX };
-            seen.failure = (still > limit).then(|| short_of(service, &progress, still));
+        let limit = if late.iter().all(|(service, _)| !service.unplaced.is_empty()) { UNPLACED_MAX } else { STILL_MAX };
+        if still > limit {
+            failed.extend(late.drain(..).map(|(service, progress)| short_of(service, &progress, still)));
+        }
+        if late.is_empty() {
+            seen.settled = failed.is_empty();
+            seen.failure = together(failed);
         }
         seen
     }
+
+    fn tell(&mut self, seen: &mut Seen, name: &str, line: String) {
+        if self.told.get(name) != Some(&line) {
+            self.told.insert(name.to_owned(), line.clone());
+            self.moved = Some(Instant::now());
+            seen.lines.push(line);
+        }
+    }
+}
+
+/// One failure as it is, several as a list.
+fn together(mut failed: Vec<Failure>) -> Option<Failure> {
+    if failed.len() < 2 {
+        return failed.pop();
+    }
+    let mut all = Failure::no(format!("{} services do not run as they should", failed.len()));
+    for failure in failed.iter().take(TOLD_MAX) {
+        all = all.because(failure.in_one_line());
+    }
+    if failed.len() > TOLD_MAX {
+        all = all.because(format!("and {} more", failed.len() - TOLD_MAX));
+    }
+    Some(all.hint("`disco service inspect` and `disco logs` say more of each"))
 }
 
 /// An update that has ended without its new tasks.
-fn stopped(service: &v1::Service, first: u64) -> Option<Failure> {
+fn stopped(service: &v1::Service, progress: &Progress, first: u64) -> Option<Failure> {
     let name = &service.name;
     if service.version != first {
         let failure = Failure::no(format!("version {first} of service `{name}` does not run"));
         return Some(failure.because(format!("version {} was begun: it was rolled back, or changed by somebody", service.version)));
     }
     (service.roll == "stopped").then(|| {
+        let goes_on = if progress.old > 0 { "tasks of older versions go on; " } else { "" };
         Failure::no(format!("the update of service `{name}` to version {} stopped", service.version))
             .because(service.roll_problem.clone())
-            .hint(format!("tasks of older versions go on; `disco logs {name}` shows what the new one said"))
+            .hint(format!("{goes_on}`disco logs {name}` shows what the new one said, `disco service restart {name}` tries again"))
     })
 }
 
@@ -262,6 +291,31 @@ mod tests {
         status.services = vec![service];
         let failure = watch.look(&status, &names()).failure.expect("it is another version");
         assert_eq!(failure.what(), "version 2 of service `web` does not run");
+    }
+
+    #[test]
+    fn one_that_cannot_run_does_not_end_the_wait_for_the_others_and_all_that_cannot_are_told() {
+        let names = ["web", "api", "big"].map(str::to_owned);
+        let mut status = samples::status();
+        let mut web = samples::service("web", 1, "stopped", &[("starting", 1, true)]);
+        (web.version, web.roll_problem) = (1, "task web.7 on n1 did not stay up: exit 3".into());
+        let mut big = samples::service("big", 1, "going", &[]);
+        big.unplaced = vec!["no node has 1 TiB free".into()];
+        status.services = vec![web, samples::service("api", 1, "going", &[("starting", 2, true)]), big];
+        let mut watch = Watch::default();
+        let seen = watch.look(&status, &names);
+        assert_eq!((seen.settled, seen.failure), (false, None), "api is on its way");
+        assert_eq!(seen.lines[0], "the update of service `web` to version 1 stopped");
+        status.services[0].tasks[0].state = "running".into();
+        assert_eq!(watch.look(&status, &names).lines, Vec::<String>::new(), "what stopped is told once");
+        watch.moved = Instant::now().checked_sub(UNPLACED_MAX + LOOK_AGAIN);
+        assert_eq!(watch.look(&status, &names).failure, None, "api may be slow");
+        status.services[1] = samples::service("api", 1, "done", &[("running", 2, true)]);
+        assert_eq!(watch.look(&status, &names).failure, None, "it moved just now");
+        watch.moved = Instant::now().checked_sub(UNPLACED_MAX + LOOK_AGAIN);
+        let failure = watch.look(&status, &names).failure.expect("two do not run").in_one_line();
+        assert!(failure.starts_with("2 services do not run as they should: the update of service `web`"), "{failure}");
+        assert!(failure.contains("exit 3") && failure.ends_with("no node has 1 TiB free"), "{failure}");
     }
 
     #[test]

@@ -69,6 +69,11 @@ fn note(service: &v1::Service) -> String {
         "stopped" => notes.push(format!("update stopped: {}", service.roll_problem)),
         _ => {}
     }
+    // Those count as fine and not as running.
+    let ended = service.tasks.iter().filter(|t| t.wanted && t.state == "exited").count();
+    if ended > 0 {
+        notes.push(format!("{ended} ended well"));
+    }
     notes.extend(service.unplaced.first().cloned());
     notes.join("; ")
 }

@@ -40,7 +40,12 @@ pub fn changes(state: &State, declaration: &Declaration) -> Vec<PlannedChange> {
     }
     for name in state.services.keys().filter(|name| !declaration.services.contains_key(*name)) {
         let tasks = state.tasks_of(name).filter(|t| t.wanted).count();
-        add('-', format!("service {name}"), format!("{tasks} tasks stop"));
+        let stop = match tasks {
+            0 => String::new(),
+            1 => "1 task stops".to_owned(),
+            many => format!("{many} tasks stop"),
+        };
+        add('-', format!("service {name}"), stop);
     }
     for (key, value) in &declaration.keys {
         let subject = format!("key {key}");

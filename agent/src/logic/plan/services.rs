@@ -8,7 +8,7 @@
 
 use super::{Decision, Sight, placement::Room};
 use crate::{
-    logic::state::has_labels,
+    logic::state::{State, has_labels},
     model::{
         command::Command,
         ids::NodeId,
@@ -81,7 +81,7 @@ fn clear_away(sight: &Sight, decisions: &mut Vec<Decision>) {
         let command = match sight.state.nodes.get(&task.node) {
             None => Command::TaskForget(task.number),
             Some(_) if !task.wanted && task.seen.state.ended() => Command::TaskForget(task.number),
-            Some(node) if task.wanted && sight.is_given_up(node) => Command::TaskStop(task.number),
+            Some(node) if task.wanted && sight.is_given_up(node) && !is_over(sight.state, task) => Command::TaskStop(task.number),
             Some(_) => continue,
         };
         decisions.push(Decision::Propose(command));
@@ -119,6 +119,17 @@ fn is_up(task: &TaskRecord) -> bool {
     matches!(task.seen.state, TaskState::Running | TaskState::Exited | TaskState::Paused | TaskState::Held)
 }
 
+/// One of a number of copies that has done its work: it needs no node any more, so a drain or a loss does not run it again.
+fn is_over(state: &State, task: &TaskRecord) -> bool {
+    let counted = |s: &ServiceRecord| matches!(s.spec().replicas, Replicas::Count(_));
+    task.seen.state == TaskState::Exited && state.services.get(&task.service).is_some_and(counted)
+}
+
+/// It proved itself once, and now ends again and again.
+fn keeps_ending(task: &TaskRecord) -> bool {
+    task.started && !is_up(task) && task.seen.restarts > 0
+}
+
 /// It did not stay up for `grace`, not once.
 fn has_failed(task: &TaskRecord) -> bool {
     !task.started && !is_up(task) && (task.seen.restarts > 0 || task.seen.state == TaskState::Failed || !task.seen.error.is_empty())
@@ -137,9 +148,12 @@ impl<'a> Look<'a> {
         let mut look =
             Look { sight, service, target, stays: vec![], leaves: vec![], commands: vec![], unplaced: vec![], desired, start_first };
         for task in tasks {
-            let Some(node) = state.nodes.get(&task.node).filter(|n| !sight.is_given_up(n)) else { continue };
-            let must_move = node.state == NodeState::Draining || state.is_leaving(node);
-            if stopped && target != service.version && task.version == service.version && has_failed(task) {
+            let over = is_over(state, task);
+            let Some(node) = state.nodes.get(&task.node).filter(|n| over || !sight.is_given_up(n)) else { continue };
+            let must_move = !over && (node.state == NodeState::Draining || state.is_leaving(node));
+            let failed_update = stopped && target != service.version && task.version == service.version && has_failed(task);
+            // What has to go and does not run anyway is not waited for.
+            if failed_update || (must_move && !is_up(task)) {
                 look.stop(task);
             } else if must_move || (!stopped && task.version != service.version) {
                 look.leaves.push(task);
@@ -175,7 +189,9 @@ impl<'a> Look<'a> {
     /// A number of copies, wherever there is room.
     fn count(&mut self, room: &mut Room<'a>) {
         let (up, stays) = (self.stays.iter().filter(|t| is_up(t)).count(), self.stays.len());
-        let mut coming = stays - up;
+        // Without an update tasks only move, and one that keeps ending elsewhere is no reason to keep a node from being emptied.
+        let ending = self.stays.iter().filter(|t| self.service.roll != Roll::Going && keeps_ending(t)).count();
+        let mut coming = stays - up - ending;
         // What is missing altogether comes at once.
         let missing = self.desired.saturating_sub(stays + self.leaves.len());
         let mut placed = true;
@@ -192,7 +208,7 @@ impl<'a> Look<'a> {
         // The worst of those that leave goes first: what does not run anyway, then the newest.
         self.leaves.sort_by_key(|t| (is_up(t), u64::MAX - t.number.0));
         let leaves = self.leaves.clone();
-        let spare = (up + leaves.len()).saturating_sub(self.desired).min(leaves.len());
+        let spare = (up + ending + leaves.len()).saturating_sub(self.desired).min(leaves.len());
         let taken_over = |t: &&TaskRecord| self.stays.iter().any(|s| s.node == t.node && is_up(s));
         // Beside its replacement first, so that copies stay spread.
         let (beside, elsewhere): (Vec<&TaskRecord>, Vec<&TaskRecord>) = leaves.into_iter().partition(taken_over);

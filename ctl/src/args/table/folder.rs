@@ -45,7 +45,7 @@ pub const SPECS: &[Spec] = &[
         operands: &[],
         flags: &[YES, switch("rollback", "go back to the modules applied before"), NO_WAIT],
         summary: "load cluster.js and the modules it imports",
-        about: "Shows the plan and asks, then waits until every changed service runs as declared or its update has stopped.\nAn interrupted wait leaves the cluster at it. A script that fails changes nothing: exit 1.",
+        about: "Shows the plan and asks, then waits until every changed service runs as declared or cannot; exit 1 names all\nthat cannot, also when the same is applied again. An interrupted wait leaves the cluster at it. A script that fails\nchanges nothing: exit 1.",
         parse: |w| Ok(Command::Apply { yes: w.switch("yes"), rollback: w.switch("rollback"), wait: !w.switch("no-wait") }),
     },
 ];
