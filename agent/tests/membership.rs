@@ -181,3 +181,57 @@ fn a_cluster_that_was_off_for_sixty_days_starts_with_every_certificate_expired()
         until_renewed(node);
     }
 }
+
+#[test]
+fn asked_to_stop_a_node_leaves_its_tasks_or_ends_them_and_comes_back_as_it_was() {
+    for (on_stop, outlive) in [("keep", true), ("stop", false)] {
+        let mut node = Daemon::new(&format!("originate = true\ncluster_name = \"test\"\nname = \"n1\"\non_stop = \"{on_stop}\"\n"));
+        node.start();
+        node.until("it leads", |status| status.leader.is_some());
+        let script = "export async function init() {
+            return new Cluster({ name: 'test', provider: await LocalProvider.init({ name: 'l' }) });
+        }
+        export function configure(cluster) { cluster.service('web', { command: ['sleep', '1000'] }); }";
+        node.write(Op::ModulesPut(v1::ModulesPut { files: [("cluster.js".to_owned(), script.to_owned())].into() })).expect("it leads");
+        let runs = |status: &v1::Status| tasks(status).iter().any(|(state, pid)| *state == "running" && *pid != 0);
+        let before = node.until("it runs", runs);
+        let pid = tasks(&before)[0].1;
+        let lives = || agent::drivers::syscall::process_started(pid).is_some();
+        assert_eq!(node.stop().code(), Some(0), "{}", node.log());
+        assert_eq!(lives(), outlive, "{on_stop}");
+        node.start();
+        let running = |status: &v1::Status| runs(status) && status.leader == before.leader && (tasks(status)[0].1 == pid) == outlive;
+        node.until("it is back, with its task", running);
+        node.write(Op::ServiceRemove(v1::ServiceName { name: "web".into() })).expect("it leads");
+        node.until("it ends", |status| status.services.is_empty() && !lives());
+    }
+}
+
+#[test]
+fn the_leader_can_be_removed_and_a_new_node_takes_its_old_address() {
+    let mut nodes = vec![Daemon::originate()];
+    nodes[0].until("it leads", |status| status.leader.is_some());
+    for name in ["n2", "n3"] {
+        let node = Daemon::join(name, &nodes[0].token("manager"), &[&nodes[0].address]);
+        nodes.push(node);
+    }
+    nodes[0].until("three managers", |status| status.voters.len() == 3);
+    nodes[0].set("k", "v").expect("it leads");
+    let token = nodes[0].token("manager");
+    // A leader hands on first: the request is to be repeated, as `disco` does.
+    let remove = || nodes[1].write(Op::NodeRemove(v1::NodeRemove { node: "n1".into() })).ok();
+    until("the leader is on its way out", BOUND, remove);
+    nodes[1].until("it is gone", |status| status.nodes.len() == 2 && status.leader.is_some());
+    let mut old = nodes.remove(0);
+    assert_eq!(old.ended().code(), Some(2), "{}", old.log());
+
+    let seeds: Vec<&str> = nodes.iter().map(|node| node.address.as_str()).collect();
+    let mut new = Daemon::new(&format!("name = \"n4\"\ntoken = \"{token}\"\nseeds = {seeds:?}\n"));
+    let config = std::fs::read_to_string(new.folder().join("disco.toml")).expect("it was written");
+    std::fs::write(new.folder().join("disco.toml"), config.replace(&new.address, &old.address)).expect("the disk works");
+    new.start();
+    let status = nodes[0].until("the new node votes at the old address", |status| status.voters.len() == 3);
+    let found = status.nodes.iter().find(|n| n.name == "n4").expect("it is in");
+    assert_eq!((found.address.as_str(), found.state.as_str()), (old.address.as_str(), "ready"));
+    assert_eq!(new.value("k").expect("it is answered").as_deref(), Some("v"));
+}

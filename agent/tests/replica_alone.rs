@@ -31,6 +31,7 @@ fn config(originate: bool) -> Config {
         seeds: vec![],
         assignment: None,
         has_provider: false,
+        on_stop_end_tasks: false,
         timings: Timings::default(),
     }
 }

@@ -279,6 +279,7 @@ async fn run(
         originate: genesis,
         seeds: managers.iter().cloned().chain(seeds::addresses(&config.seeds).await).collect(),
         assignment: assignment(&data_dir),
+        on_stop_end_tasks: config.on_stop_end_tasks,
         has_provider: config.provider.is_some(),
         timings: timings(&config),
     };
@@ -372,6 +373,7 @@ fn timings(config: &Config) -> Timings {
         heartbeat_ms: config.heartbeat_interval_ms,
         election_min_ms: config.election_timeout_min_ms,
         election_max_ms: config.election_timeout_max_ms,
+        lost_after_ms: config.lost_after_ms,
         ..Timings::default()
     }
 }

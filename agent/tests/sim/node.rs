@@ -151,6 +151,7 @@ impl Machine {
             seeds: identity.seeds.clone(),
             assignment: self.runtime.assignment.clone(),
             has_provider: true,
+            on_stop_end_tasks: false,
             timings: Timings {
                 heartbeat_ms: 200,
                 election_min_ms: 1000,

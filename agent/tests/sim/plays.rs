@@ -21,6 +21,7 @@ pub const PLAYS: &[(&str, &str)] = &[
     ("the_leader_dies_in_a_joint_change", include_str!("../raft_scripts/the_leader_dies_in_a_joint_change.txt")),
     ("two_nodes_are_a_voter_and_a_learner", include_str!("../raft_scripts/two_nodes_are_a_voter_and_a_learner.txt")),
     ("all_are_killed_at_once", include_str!("../raft_scripts/all_are_killed_at_once.txt")),
+    ("a_survivor_goes_on_without_the_others", include_str!("../raft_scripts/a_survivor_goes_on_without_the_others.txt")),
     ("promotion_and_demotion_are_swaps", include_str!("../raft_scripts/promotion_and_demotion_are_swaps.txt")),
     ("a_removed_node_stays_out", include_str!("../raft_scripts/a_removed_node_stays_out.txt")),
 ];
@@ -84,6 +85,8 @@ impl Stage {
                 let node = self.world.machines[host].identity.node.to_string();
                 self.write(Op::NodePrefer { node, role: Role::Worker })
             }
+            // The first machine that runs, alone.
+            ["recover"] => self.recover(),
             ["kill", "all"] => {
                 let hosts = self.world.hosts();
                 hosts.into_iter().for_each(|host| self.world.stop_process(host));
@@ -134,6 +137,23 @@ impl Stage {
             ["expect", what, count] => self.expect(what, number(count)? as usize),
             _ => Err("not a line this stage knows".into()),
         }
+    }
+
+    /// As `disco recover` does: asks the survivor whom it misses, and states that those are gone.
+    fn recover(&mut self) -> Result<(), String> {
+        let runs = |host: &usize| self.world.machines[*host].process.is_some();
+        let survivor = self.world.hosts().into_iter().find(runs).ok_or("nobody runs")?;
+        let end = self.world.now + PATIENCE_MS;
+        while self.world.now < end {
+            if let Some(Answer::Recover(view)) = self.request(Some(survivor), Request::Recover { lost: Vec::new() }, 4_000) {
+                let lost = view.missing.iter().map(|node| node.id).collect();
+                if let Some(Answer::Written { .. }) = self.request(Some(survivor), Request::Recover { lost }, 4_000) {
+                    return Ok(());
+                }
+            }
+            self.world.run_until(self.world.now + 100);
+        }
+        Err("the survivor does not go on alone".into())
     }
 
     /// `leader`, or `follower`: the first other machine that runs.

@@ -47,6 +47,8 @@ pub const KEYS: &[Key] = &[
     row("heartbeat_interval", "TIME", "the leader's (default 200ms)", "50ms to 5s"),
     row("election_timeout_min", "TIME", "silence before an election (default 1000ms)", "200ms to 60s"),
     row("election_timeout_max", "TIME", "at most (default 2000ms)", "200ms to 60s"),
+    row("lost_after", "TIME", "the leader takes a node that is silent this long for lost (default 5s)", "1s to 600s"),
+    row("on_stop", "WHAT", "SIGTERM: whether this node's tasks go on, keep or stop (default keep)", "keep or stop"),
     row("external_commands_max", "N", "programs that scripts may run at once (default 16)", "1 to 16"),
     row("log", "FILTER", "what to say on stderr (default info)", FILTER_ALLOWED),
     row("instance", "ID", "the provider's name of this machine", NAME),

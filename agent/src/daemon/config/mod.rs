@@ -70,6 +70,10 @@ pub struct Config {
     pub heartbeat_interval_ms: u64,
     pub election_timeout_min_ms: u64,
     pub election_timeout_max_ms: u64,
+    /// A node that says nothing for this long is lost, where this node leads.
+    pub lost_after_ms: u64,
+    /// Whether its tasks end when the daemon is asked to stop.
+    pub on_stop_end_tasks: bool,
     /// Programs that scripts may run at once.
     pub external_commands_max: u32,
     pub log: Filter,
@@ -314,6 +318,8 @@ impl Sources {
             heartbeat_interval_ms: self.take("heartbeat_interval", |raw| raw.duration_ms(50, 5_000))?.unwrap_or(200),
             election_timeout_min_ms: self.take("election_timeout_min", |raw| raw.duration_ms(200, 60_000))?.unwrap_or(1000),
             election_timeout_max_ms: self.take("election_timeout_max", |raw| raw.duration_ms(200, 60_000))?.unwrap_or(2000),
+            lost_after_ms: self.take("lost_after", |raw| raw.duration_ms(1_000, 600_000))?.unwrap_or(limits::LOST_AFTER_MS),
+            on_stop_end_tasks: self.take("on_stop", Raw::ends_on_stop)?.unwrap_or(false),
             external_commands_max: self.take("external_commands_max", |raw| raw.count(1, COMMANDS_MAX))?.unwrap_or(COMMANDS_MAX),
             log: self.take("log", |raw| Filter::parse(raw.text()?))?.unwrap_or_default(),
             instance: self.take("instance", Raw::name)?,

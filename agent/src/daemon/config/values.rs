@@ -43,6 +43,15 @@ impl Raw {
         }
     }
 
+    /// `keep` or `stop`.
+    pub fn ends_on_stop(&self) -> Option<bool> {
+        match self.text()? {
+            "keep" => Some(false),
+            "stop" => Some(true),
+            _ => None,
+        }
+    }
+
     fn number(&self) -> Option<u64> {
         match self {
             Raw::Toml(toml::Value::Integer(number)) => u64::try_from(*number).ok(),

@@ -5,6 +5,7 @@
 //! - `seat.rs`: this node's place in the Raft group     - `requests.rs`: writes, joins, reports
 //! - `reads.rs`: linearizable reads                      - `leading.rs`: what only a leader does
 //! - `contact.rs`: how a node without a leader's messages stays in touch     - `tasks.rs`: this node's own tasks
+//! - `shutdown.rs`: what SIGTERM asks for
 //! - `scripting.rs`: when which hook of the script runs  - `recovery.rs`: going on after the majority was lost
 
 mod contact;
@@ -14,6 +15,7 @@ mod recovery;
 mod requests;
 mod scripting;
 mod seat;
+mod shutdown;
 mod tasks;
 mod views;
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub assignment: Option<Orders>,
     /// Whether this node's provider can make machines.
     pub has_provider: bool,
+    /// Whether this node's tasks end when it is asked to stop; otherwise they go on without it.
+    pub on_stop_end_tasks: bool,
     pub timings: Timings,
 }
 
@@ -146,6 +150,7 @@ pub struct Replica {
     access: Option<Arc<Access>>,
     /// SIGTERM came: when to stop waiting for an heir.
     stopping_by: Option<u64>,
+    hands_on: bool,
     stopped: bool,
     numbers: u64,
 }
@@ -171,6 +176,7 @@ impl Replica {
             script: Scripting::default(),
             access: None,
             stopping_by: None,
+            hands_on: false,
             stopped: false,
             numbers: 0,
             config,
@@ -441,26 +447,11 @@ impl Replica {
         }
     }
 
-    fn handle_shutdown(&mut self) {
-        /// How long a leader waits for an heir.
-        const HAND_ON_MS: u64 = 3_000;
-        let Some(consensus) = &mut self.consensus else { return self.stop(false, "asked to stop".into()) };
-        let me = consensus.member();
-        let others: Vec<MemberId> = consensus.membership().voters.into_iter().filter(|m| *m != me).collect();
-        match consensus.most_caught_up(&others).filter(|_| consensus.is_leader()) {
-            Some(heir) => {
-                consensus.transfer(heir);
-                self.stopping_by = Some(self.now.mono + HAND_ON_MS);
-            }
-            None => self.stop(false, "asked to stop".into()),
-        }
-    }
-
     fn expire(&mut self) {
         self.expire_writes();
         self.expire_reads();
         if let Some(by) = self.stopping_by
-            && (self.now.mono >= by || !self.consensus.as_ref().is_some_and(Consensus::is_leader))
+            && (self.now.mono >= by || !self.has_to_wait())
         {
             self.stop(false, "asked to stop".into());
         }

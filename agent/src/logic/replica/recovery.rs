@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// How far log positions jump: farther than a lost majority can have gone on without this node's knowing.
 const INDEX_JUMP: u64 = 1 << 20;
+/// The same of terms: those lost may have elected leaders that this node never heard of.
+const TERM_JUMP: u64 = 1 << 10;
 
 impl Replica {
     /// `lost`: the managers that are gone for good, by the asker's word. None: only looks.
@@ -69,7 +71,7 @@ impl Replica {
 
     fn recover(&mut self, ticket: Ticket, lost: &[NodeId], last_index: u64) {
         let Some(consensus) = &self.consensus else { return };
-        let (term, number) = (consensus.term() + 1, consensus.number());
+        let (term, number) = (consensus.term() + TERM_JUMP, consensus.number());
         let mut state = self.state.clone();
         for (index, term, bytes) in consensus.commands_after(self.applied) {
             match codec::decode::<Proposal>(&bytes) {

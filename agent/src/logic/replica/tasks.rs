@@ -41,6 +41,8 @@ pub(super) struct Tasks {
     told_at: u64,
     /// This node was removed: when it stops waiting for its tasks to end.
     leaving_by: Option<u64>,
+    /// The agent was asked to stop, and to end its tasks first.
+    ending: bool,
 }
 
 impl Tasks {
@@ -62,6 +64,16 @@ impl Replica {
     /// The cluster removed this node: its tasks end first, then the agent.
     pub(super) fn handle_removed(&mut self) {
         self.tasks.leaving_by.get_or_insert(self.now.mono + LEAVE_WITHIN_MS);
+    }
+
+    /// The agent is about to stop, and its tasks with it. Answers how long that may take, milliseconds.
+    pub(super) fn end_tasks(&mut self) -> u64 {
+        self.tasks.ending = true;
+        LEAVE_WITHIN_MS
+    }
+
+    pub(super) fn tasks_are_ending(&self) -> bool {
+        self.tasks.ending && self.tasks.keeper.knows() && !self.tasks.keeper.is_idle()
     }
 
     /// The leader's word on what this node is to run.
@@ -91,6 +103,12 @@ impl Replica {
     pub(super) fn tend_tasks(&mut self) {
         if self.stopped {
             return;
+        }
+        if self.tasks.ending {
+            self.tasks.keeper.set_orders([]);
+            self.tasks.keeper.set_trusted(true);
+            let calls = self.tasks.keeper.poll(self.now.mono);
+            return self.effects.extend(calls.into_iter().map(Effect::Task));
         }
         self.remember_if_alone();
         if std::mem::take(&mut self.tasks.orders_are_old) {
