@@ -142,6 +142,12 @@ impl World {
             Body::Ask(Request::Join { .. }) => true,
             Body::Ask(_) => sender.is_none_or(|sender| running.knows_as_manager(sender)),
         };
+        if let (false, Body::Ask(Request::Report(_)), Some(access)) = (admitted, &*body, &running.access)
+            && let Some((leader, address)) = access.leader.clone()
+        {
+            self.counts.add(Count::StrangersDirected);
+            return self.at(self.now + 1, Event::CallReturn { call, answer: Some(Answer::Elsewhere { leader, address }) });
+        }
         if !admitted {
             return self.at(self.now + 1, Event::CallReturn { call, answer: None });
         }
@@ -232,6 +238,11 @@ impl World {
 
     pub fn report(&mut self, host: usize, report: Report, mut try_in_order: Vec<String>) {
         let life = self.machines[host].life;
+        if self.machines[host].instance.is_none() {
+            // The name in a person's disco.toml stands for those who are managers today.
+            let managers = self.hosts().into_iter().filter(|host| self.consensus(*host).is_some());
+            try_in_order.extend(managers.map(|host| self.machines[host].address.clone()));
+        }
         if try_in_order.is_empty() {
             return self.report_ends(host, life, None);
         }

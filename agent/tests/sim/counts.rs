@@ -33,6 +33,7 @@ counts! {
     JoinRetries "joins repeated after a lost reply",
     TokenReplaysOtherKey "tokens replayed with another key",
     TokenReplaysSameKey "tokens replayed with the same key",
+    StrangersDirected "reports of strangers sent on to the leader",
     Forwarded "requests forwarded to the leader",
     Cancelled "requests cancelled",
     Crashes "crashes",
@@ -121,6 +122,10 @@ counts! {
     ScriptCallsFailed "calls of the script that failed",
     Whims "changes of services",
     Deletes "deletions in the log",
+    AgentsAway "agents away for a moment, and nothing moved",
+    NodesCame "nodes that came, and nothing moved",
+    StoppedBelowMin "clusters stopped below min_nodes",
+    PausedBelowMin "clusters paused below min_nodes",
     PlayedTwice "histories played twice",
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     counts::{Count, Counts},
+    epilogue,
     node::Process,
     world::World,
 };
@@ -17,7 +18,7 @@ use agent::{
 const SETTLE_MAX_MS: u64 = 90_000;
 /// A leader that a restart of all machines needs no longer than this to show itself.
 const LEADERLESS_MS: u64 = 8_000;
-const LOOK_EVERY_MS: u64 = 250;
+pub const LOOK_EVERY_MS: u64 = 250;
 /// How long nothing may happen at rest, and how soon that must be so.
 const REST_MS: u64 = 5_000;
 const REST_WITHIN_MS: u64 = 20_000;
@@ -50,6 +51,7 @@ pub fn play_in(world: &mut World) {
     let checked = world.checkers.linear.check();
     world.counts.add_many(Count::LinearChecked, checked);
     rest(world);
+    epilogue::play_in(world);
 }
 
 /// With nothing to do nothing is done: no task moves, nobody is elected, not one entry is written. Whatever still follows
@@ -82,7 +84,7 @@ pub fn finish(world: &World) -> Outcome {
     Outcome { hash: world.trace.hash, counts }
 }
 
-fn settle(world: &mut World) {
+pub fn settle(world: &mut World) {
     let healed = world.now;
     let mut leaderless_since = Some(world.now);
     let mut calm = 0;

@@ -13,6 +13,7 @@ mod cloud;
 mod counts;
 mod disk;
 mod effects;
+mod epilogue;
 mod faults;
 mod gauntlet;
 mod history;

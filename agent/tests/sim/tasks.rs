@@ -112,6 +112,7 @@ impl World {
                     "violation: n{host} starts task {} which it knows was moved",
                     number.0
                 );
+                assert!(order.hold.is_none(), "violation: n{host} starts task {} below min_nodes", number.0);
                 let assigned = |orders: &Orders| orders.tasks.iter().any(|o| o.number == number && o.wanted);
                 if runtime.spoken_to != life {
                     let assigned = runtime.assignment.as_ref().is_some_and(assigned);

@@ -94,6 +94,14 @@ impl Workload {
         self.admin.todo.push_back(Op::Scale(nodes));
     }
 
+    /// More nodes than ever.
+    pub fn grow(&mut self, nodes: u32) {
+        self.max_nodes = self.max_nodes.max(nodes);
+        let change = SettingsChange { max_nodes: Some(self.max_nodes), ..SettingsChange::default() };
+        self.admin.todo.push_back(Op::Configure(change));
+        self.scale(nodes);
+    }
+
     pub fn uses_of(&self, secret: &str) -> u32 {
         self.tokens.get(secret).copied().unwrap_or(1)
     }
@@ -138,7 +146,10 @@ impl World {
     /// Anybody who might answer; a person tries one address after the other.
     pub fn any_host(&mut self) -> Option<usize> {
         let hosts: Vec<usize> = (0..self.machines.len()).filter(|host| self.machines[*host].running().is_some()).collect();
-        self.rng.pick(&hosts).copied()
+        // Workers cannot send a person's request on: whoever was answered by a manager comes back to it.
+        let managers: Vec<usize> = hosts.iter().copied().filter(|host| self.consensus(*host).is_some()).collect();
+        let among = if !managers.is_empty() && self.rng.chance(500) { &managers } else { &hosts };
+        self.rng.pick(among).copied()
     }
 
     // ---- the administrator

@@ -36,6 +36,13 @@ impl Gate {
         self.doorkeeper.access().nodes.iter().any(|(known, _, manager)| *known == node && *manager)
     }
 
+    /// Where the leader is, for a node of this cluster that this one does not know: it was a manager once, which is all
+    /// that the other one remembers, and is a worker now. That is told, and nothing else; the leader knows who may stay.
+    pub fn way_for_stranger<T>(&self, request: &Request<T>) -> Option<(NodeId, String)> {
+        let caller = request.extensions().get::<Caller>()?;
+        matches!(self.doorkeeper.check(caller), Err(Refusal::Unknown(_))).then(|| self.leader())?
+    }
+
     /// An administrator or a manager. `what` completes "only administrators and managers may …".
     ///
     /// # Errors

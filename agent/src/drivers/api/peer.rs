@@ -70,7 +70,13 @@ impl Peer for PeerService {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportReply>, Status> {
-        let from = self.0.gate.node(&request)?;
+        let from = match self.0.gate.node(&request) {
+            Ok(from) => from,
+            Err(refused) => {
+                let (leader, address) = self.0.gate.way_for_stranger(&request).ok_or(refused)?;
+                return Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default())));
+            }
+        };
         let report = convert::report(request.into_inner(), from)?;
         match self.0.door.ask(Principal::Node(from), Ask::Report(report)).await {
             Answer::Reported { leader, leader_address, managers, removed, orders } => {

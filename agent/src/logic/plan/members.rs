@@ -228,8 +228,12 @@ fn give_up_seats(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) 
             continue;
         }
         let Some(member) = node.member else { continue };
-        let unused = !node.seated && !chosen.wants(member);
-        if !(node.seated || unused) {
+        if !node.seated {
+            // Never used, and its number never will be: to take it away by a call could meet a later wish to use it after
+            // all. Who took it meanwhile reports a seat that nobody knows, and gives it up then.
+            if !chosen.wants(member) {
+                decisions.push(Decision::Propose(Command::MemberClear(node.id)));
+            }
             continue;
         }
         if sight.observed.is_discharged(member) {
