@@ -54,7 +54,7 @@ build_release() {
     local triple
     triple=$(host)
     # Not position-independent: relocated pointers would be a megabyte of private memory in each process.
-    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static" \
+    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no" \
         cargo build --release --locked --target "$triple" -p agent -p ctl --bins
     mkdir -p target/bin
     # Links, not copies: what runs is what was built last.

@@ -12,6 +12,8 @@ use std::{
 pub(super) const PHASE: &str = "deploys";
 
 const COPIES: usize = 3;
+/// By then everything that the state keeps a bounded number of (events, answers, the log) is full.
+const FULL_AFTER: usize = 200;
 /// What a node keeps of tasks that are gone (limits.rs, TASK_LOGS_KEPT), and its own few files.
 const FILES_MAX: usize = 16 * 3 + 32;
 /// Memory is given back 10 s after the last request, and a request that came meanwhile is noticed only then.
@@ -19,8 +21,8 @@ const SETTLE: Duration = Duration::from_secs(22);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let cycles = repeated("DISCO_DEPLOYS", 100).max(5);
-    let mark = cycles / 5;
+    let cycles = repeated("DISCO_DEPLOYS", 300).max(FULL_AFTER + 1);
+    let mark = FULL_AFTER;
     let nodes: Vec<(String, u32)> = cluster.processes();
     let mut samplers: Vec<(String, Sampler, u64)> = Vec::new();
     let began = Instant::now();

@@ -86,6 +86,7 @@ impl MemoryLog {
             self.bytes -= dropped.data.len() + dropped.context.len();
             self.truncated = (dropped.index, dropped.term);
         }
+        self.entries.shrink_to(self.entries.len() * 2);
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -49,6 +49,9 @@ use tasks::Tasks;
 const TICKS_FED_MAX: u64 = 100;
 /// Entries applied since the last snapshot that make a new one.
 const ENTRIES_PER_SNAPSHOT: u64 = 4096;
+/// So long after the last entry a log of more than so many is compacted as well.
+const QUIET_MS: u64 = 5_000;
+const QUIET_ENTRIES: u64 = 256;
 
 /// Who this node is and how it is set up.
 #[derive(Clone, Debug)]
@@ -134,6 +137,8 @@ pub struct Replica {
     config: Config,
     state: State,
     applied: u64,
+    /// When the newest entry was applied.
+    applied_at: u64,
     seed: u64,
     consensus: Option<Consensus>,
     effects: VecDeque<Effect>,
@@ -162,6 +167,7 @@ impl Replica {
         let mut replica = Replica {
             state: State::default(),
             applied: 0,
+            applied_at: 0,
             seed,
             consensus: None,
             effects: VecDeque::new(),
@@ -393,6 +399,7 @@ impl Replica {
         }
         self.reads.confirmed(output.reads);
         if self.applied != applied_before || output.membership_changed {
+            self.applied_at = self.now.mono;
             self.plan_soon();
             self.effects.push_back(Effect::Changed { index: self.applied, access: None });
         }
@@ -403,7 +410,9 @@ impl Replica {
         let Some(consensus) = &mut self.consensus else { return };
         let long = consensus.entries_since_snapshot() >= ENTRIES_PER_SNAPSHOT;
         let big = consensus.log_bytes() > LOG_BYTES_MAX / 2 && consensus.entries_since_snapshot() > 0;
-        if consensus.take_wants_snapshot() || long || big {
+        // After a busy time the entries of it are memory that nobody needs: an idle node does not keep them until the next one.
+        let quiet = self.now.mono >= self.applied_at + QUIET_MS && consensus.entries_since_snapshot() > QUIET_ENTRIES;
+        if consensus.take_wants_snapshot() || long || big || quiet {
             consensus.compact(Arc::new(self.state.encode()));
         }
     }
