@@ -141,7 +141,7 @@ fn a_cluster_scales_to_one_and_back_and_replaces_what_is_terminated() {
 
     let follower =
         project.running().into_iter().map(|(i, _)| i).find(|i| Some(i) != project.leader_instance().as_ref()).expect("a follower");
-    project.ok(&["instance", "terminate", &follower]);
+    project.ok(&["instance", "terminate", &follower, "--yes"]);
     wait_until(Duration::from_secs(20), "a replacement", || project.running().len() == 3 && project.pid(&follower).is_none(), String::new);
     project.wait_for_managers(3, Duration::from_secs(20));
     assert_eq!(project.ok(&["kv", "get", "kept"]).trim_end(), "yes");

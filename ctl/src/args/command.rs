@@ -35,13 +35,18 @@ pub enum Command {
         node: String,
         stale: bool,
     },
-    NodeRm(String),
+    NodeRm {
+        node: String,
+        yes: bool,
+    },
     InstanceLs {
         stale: bool,
     },
     InstanceSet {
         id: String,
         desired: InstanceDesired,
+        /// To terminate it without asking.
+        yes: bool,
     },
     TokenCreate {
         role: Role,

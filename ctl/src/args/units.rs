@@ -17,13 +17,13 @@ pub fn duration_ms(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(scale)
 }
 
-/// Milliseconds, more than none.
+/// Milliseconds, more than none. A bare number is milliseconds to a script; a person who types 5 means something else.
 ///
 /// # Errors
-/// It is no duration.
+/// It is no duration with a unit.
 pub fn duration(text: &str) -> Result<u64, Failure> {
     duration_ms(text)
-        .filter(|ms| *ms > 0)
+        .filter(|ms| *ms > 0 && !text.ends_with(|last: char| last.is_ascii_digit()))
         .ok_or_else(|| Failure::broke(format!("`{text}` is not a duration")).hint("write it as 250ms, 30s, 5m, 1h or 7d"))
 }
 

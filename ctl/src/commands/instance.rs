@@ -2,10 +2,11 @@
 
 use super::Desk;
 use crate::args::Global;
+use crate::bootstrap::ops::ask;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::out::Out;
-use crate::render::{json, status as screen};
+use crate::render::{json, plain, status as screen};
 use agent::drivers::provider::LocalProvider;
 use agent::model::instance::{InstanceDesired, InstanceSeen};
 use proto::Spawner;
@@ -53,7 +54,11 @@ fn from_provider(context: &Context, out: Out, failure: Failure) -> Result<Vec<v1
     Ok(seen.into_iter().map(instance).collect())
 }
 
-pub async fn set(mut desk: Desk, id: String, desired: InstanceDesired) -> Result<Exit, Failure> {
+pub async fn set(mut desk: Desk, id: String, desired: InstanceDesired, yes: bool) -> Result<Exit, Failure> {
+    let question = format!("End instance {} and delete its data?", plain(&id));
+    if desired == InstanceDesired::Terminated && !ask(desk.out, yes, &question)? {
+        return Err(Failure::no("nothing was ended"));
+    }
     let verb = match desired {
         InstanceDesired::Running => "start",
         InstanceDesired::Stopped => "stop",

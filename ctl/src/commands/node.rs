@@ -1,6 +1,7 @@
 //! `disco node ls | inspect | drain | promote | demote | rm`.
 
 use super::{Desk, rollout};
+use crate::bootstrap::ops::ask;
 use crate::bootstrap::project::Progress;
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
@@ -59,10 +60,14 @@ pub async fn prefer(mut desk: Desk, wanted: &str, role: Role) -> Result<Exit, Fa
     desk.changed(&reply, format!("node {} {words} a {}", node.name, role.as_str()))
 }
 
-pub async fn remove(mut desk: Desk, wanted: &str) -> Result<Exit, Failure> {
+pub async fn remove(mut desk: Desk, wanted: &str, yes: bool) -> Result<Exit, Failure> {
     let what = format!("cannot remove node `{wanted}`");
     let status = desk.client.status(false).await.map_err(|e| e.failure(what.as_str()))?;
     let node = find(&status.nodes, wanted)?;
+    let instance = node.instance.as_ref().map(|id| format!(" and end instance {id}")).unwrap_or_default();
+    if !ask(desk.out, yes, &format!("Remove node {} ({}){instance}?", node.name, screen::standing(&status, node)))? {
+        return Err(Failure::no("nothing was removed"));
+    }
     let op = write_request::Op::NodeRemove(v1::NodeRemove { node: node.id.clone() });
     let reply = desk.client.write(op).await.map_err(|e| e.failure(what))?;
     desk.changed(&reply, format!("node {} is removed", node.name))

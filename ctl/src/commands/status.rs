@@ -30,7 +30,9 @@ pub async fn run(mut desk: Desk, watch: bool, stale: bool) -> Result<Exit, Failu
 }
 
 fn healthy(status: &v1::Status) -> bool {
-    status.leader.is_some() && status.problems.is_empty()
+    // A machine that is still being made, ended or started again is no problem to tell, but not what is wanted either.
+    let as_wanted = |instance: &v1::Instance| instance.state == instance.desired;
+    status.leader.is_some() && status.problems.is_empty() && status.instances.iter().all(as_wanted)
 }
 
 /// Until it is interrupted. On a terminal it redraws; into a file or pipe it prints one status per change.

@@ -91,6 +91,13 @@ pub fn instances(instances: &[v1::Instance], nodes: &[v1::Node], paint: Paint) -
     table.render(|h| paint.dim(h), |column, cell| if column == 2 { paint.state(cell) } else { cell.to_owned() })
 }
 
+/// `leader, 3 tasks`: what is lost with it for a moment.
+pub fn standing(status: &v1::Status, node: &v1::Node) -> String {
+    let tasks = status.services.iter().flat_map(|s| &s.tasks).filter(|t| t.wanted && t.node == node.id).count();
+    let role = if node.leader { "leader" } else { node.role.as_str() };
+    format!("{role}, {tasks} task{}", if tasks == 1 { "" } else { "s" })
+}
+
 /// One node, a field a line.
 pub fn node(status: &v1::Status, node: &v1::Node, now_ms: u64, paint: Paint) -> String {
     let mut text = String::new();

@@ -91,7 +91,7 @@ fn three_copies_answer_and_every_kill_heals() {
     let node = node_of(&project, &instance);
     let there = project.tasks("hello").into_iter().find(|t| t.node == node).expect("one on each node");
     let began = Instant::now();
-    project.ok(&["instance", "terminate", &instance]);
+    project.ok(&["instance", "terminate", &instance, "--yes"]);
     wait_until(SOON, "the task to end with its machine", || !is_running(there.pid), || project.tell());
     project.wait_for_tasks("hello", 3, Duration::from_secs(12));
     println!("an instance was terminated: three answer again {:.2?} after the command began", began.elapsed());

@@ -79,6 +79,9 @@ fn read(fields: &Fields) -> Result<ServiceSpec, String> {
     spec.env = fields.read("env", environment)?.unwrap_or_default();
     spec.replicas = fields.read("replicas", replicas)?.unwrap_or(spec.replicas);
     spec.ports = fields.read("ports", ports)?.unwrap_or_default();
+    if spec.env.contains_key("PORT") && !spec.ports.is_empty() {
+        return Err("`env.PORT`: the node sets it to the first of `ports`".into());
+    }
     spec.memory = fields.read("memory", size)?;
     spec.cpus_milli = fields.read("cpus", cpus)?;
     if let Some(stop) = fields.inner("stop", &["signal", "timeout"], &[])? {
@@ -177,7 +180,10 @@ fn environment(at: &str, value: &Value) -> Result<BTreeMap<String, String>, Stri
     // environ(7): the name ends at the first `=`.
     match variables.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
         Some(name) => Err(format!("`{at}` has a variable `{}`: a name is not empty and holds no `=`", cut(name))),
-        None => Ok(variables),
+        None => match variables.keys().find(|name| name.starts_with("DISCO_")) {
+            Some(name) => Err(format!("`{at}.{}`: the node sets what begins with DISCO_", cut(name))),
+            None => Ok(variables),
+        },
     }
 }
 
@@ -369,6 +375,8 @@ mod tests {
             (with(&json!({ "replicas": null })), "`replicas` must be a whole number from 0 to 1024, or \"every-node\", not null"),
             (with(&json!({ "env": { "PORT": 8080 } })), "`env.PORT` must be a text, not 8080"),
             (with(&json!({ "env": { "A=B": "" } })), "`env` has a variable `A=B`"),
+            (with(&json!({ "env": { "DISCO_TASK": "x" } })), "`env.DISCO_TASK`: the node sets what begins with DISCO_"),
+            (with(&json!({ "env": { "PORT": "1" }, "ports": [80] })), "`env.PORT`: the node sets it to the first of `ports`"),
             (with(&json!({ "ports": [0] })), "`ports[0]` must be a whole number from 1 to 65535, not 0"),
             (with(&json!({ "ports": [80, { "port": 80 }] })), "`ports` has port 80 twice"),
             (with(&json!({ "ports": [{ "public": 80 }] })), "`ports[0].port` is missing"),

@@ -1,6 +1,6 @@
 //! Nodes, instances, and the tokens with which nodes join.
 
-use super::{STALE, needs, switch, valued};
+use super::{STALE, YES, needs, switch, valued};
 use crate::args::{Command, Flag, Spec, Words, units};
 use crate::message::Failure;
 use agent::model::instance::InstanceDesired;
@@ -74,10 +74,10 @@ pub const SPECS: &[Spec] = &[
     Spec {
         words: &["node", "rm"],
         operands: &[needs("NODE")],
-        flags: &[],
+        flags: &[YES],
         summary: "take a node out of the cluster for good",
         about: "Its certificate is refused from then on, and its instance, if a provider made it, is terminated.",
-        parse: |w| Ok(Command::NodeRm(w.required(0))),
+        parse: |w| Ok(Command::NodeRm { node: w.required(0), yes: w.switch("yes") }),
     },
     Spec {
         words: &["recover"],
@@ -114,7 +114,7 @@ pub const SPECS: &[Spec] = &[
     Spec {
         words: &["instance", "terminate"],
         operands: &[needs("INSTANCE")],
-        flags: &[],
+        flags: &[YES],
         summary: "end an instance and delete its data",
         about: "The cluster launches another one if it has too few nodes then.",
         parse: |w| instance(w, InstanceDesired::Terminated),
@@ -158,7 +158,7 @@ pub const SPECS: &[Spec] = &[
 ];
 
 fn instance(words: &Words, desired: InstanceDesired) -> Result<Command, Failure> {
-    Ok(Command::InstanceSet { id: words.required(0), desired })
+    Ok(Command::InstanceSet { id: words.required(0), desired, yes: words.switch("yes") })
 }
 
 fn token_create(words: &Words) -> Result<Command, Failure> {

@@ -133,7 +133,7 @@ fn resolve(spec: &ServiceSpec, environment: &BTreeMap<String, String>, cwd: &Pat
     path.split(':')
         .map(|folder| cwd.join(folder).join(name))
         .find(runs)
-        .ok_or_else(|| format!("`{name}` is in none of the folders of PATH ({path})"))
+        .ok_or_else(|| format!("`{name}` is in none of the {} folders of this node's PATH", path.split(':').count()))
 }
 
 /// Only what is said here: a task must not depend on how its daemon was started.
