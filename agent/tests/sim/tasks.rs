@@ -12,6 +12,7 @@ use agent::{
     logic::replica::Replica,
     model::{
         io::Input,
+        query::Peer,
         task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
     },
 };
@@ -86,8 +87,9 @@ impl World {
         if self.mutant == Some(Mutant::TaskMovedBeforeFencing)
             && let Some(Orders { tasks, .. }) = self.machines[host].runtime.first_assignment.clone()
         {
-            let leader = Some((self.machines[host].identity.node, self.machines[host].address.clone()));
-            let managers = self.machines[host].identity.admission.iter().flat_map(|admission| admission.managers.clone()).collect();
+            let managers: Vec<Peer> =
+                self.machines[host].identity.admission.iter().flat_map(|admission| admission.managers.clone()).collect();
+            let leader = managers.first().map(|manager| (manager.node, manager.address.clone()));
             let input = Input::ReportAnswered { leader, managers, removed: Vec::new(), orders: Orders { index: 0, tasks } };
             self.at(self.now, Event::OldRecords { host, life: self.machines[host].life, input: Box::new(input) });
         }
