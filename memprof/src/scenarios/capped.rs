@@ -24,7 +24,7 @@ const PLAN: Plan = Plan { connections: 64, requests_per_second: 200, one_write_i
 const CLIENT_JS: &str = r#"
 export async function init() {
     const provider = await LocalProvider.init({ name: "local" });
-    return new Cluster({ name: "memprof", provider });
+    return new Cluster({ name: "example", provider });
 }
 
 export async function bootstrap(cluster) {

@@ -10,7 +10,7 @@ pub(super) const PHASE: &str = "disco-with-executor";
 const CLIENT_JS: &str = r#"
 export async function init() {
     const provider = await LocalProvider.init({ name: "local" });
-    return new Cluster({ name: "memprof", provider });
+    return new Cluster({ name: "example", provider });
 }
 
 export async function bootstrap(cluster) {
