@@ -19,7 +19,7 @@ use agent::{
 };
 use common::{BOUND, until};
 use crash::AgentSide;
-use rig::{lives, on_a_node, order, shell};
+use rig::{alone_on_a_node, lives, on_a_node, order, shell};
 use std::{
     fs,
     process::Command,
@@ -173,7 +173,7 @@ fn without_a_cgroup_a_task_is_ended_entirely_too() {
 
 #[test]
 fn many_starts_and_stops_leave_nothing() {
-    on_a_node(async |rig, _| {
+    alone_on_a_node(async |rig, _| {
         let descriptors = || fs::read_dir("/proc/self/fd").expect("it can be listed").count();
         let mut after_some = (0, 0);
         for number in 1..=200 {

@@ -25,7 +25,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -115,7 +115,21 @@ impl Rig {
 }
 
 /// Runs a test on a fresh folder, with nothing found in it.
+/// What a test counts of its whole process must be its own.
+static ALONE: RwLock<()> = RwLock::new(());
+
 pub fn on_a_node(test: impl AsyncFnOnce(Rig, &Path)) {
+    let _with_others = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    on_the_node(test);
+}
+
+/// While no other test of this program has a node.
+pub fn alone_on_a_node(test: impl AsyncFnOnce(Rig, &Path)) {
+    let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+    on_the_node(test);
+}
+
+fn on_the_node(test: impl AsyncFnOnce(Rig, &Path)) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     common::block_on(async |spawner| {
         let rig = Rig::open(folder.path(), fresh_node(), &spawner);

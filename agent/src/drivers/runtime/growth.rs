@@ -58,6 +58,13 @@ impl Logs {
         }
     }
 
+    /// Its last lines get their time now: what follows a task comes after it.
+    pub(super) fn note_end(&self, number: TaskNumber) {
+        if complain(number, LogFile::in_folder(&self.tasks.folder(number)).look(now_ms())) {
+            self.notify();
+        }
+    }
+
     /// Woken after each look at which something had grown, and after each start. `None`: `limits::LOG_STREAMS_MAX` follow already.
     pub fn follow(&self) -> Option<Receiver<()>> {
         let mut followers = self.followers();

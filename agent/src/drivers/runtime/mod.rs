@@ -115,6 +115,7 @@ impl Actor {
                     TaskCall::Forget { number } => self.forget(number).await,
                 },
                 Word::Over(number, exit) => {
+                    self.logs.note_end(number);
                     let forget = self.running.remove(&number).is_some_and(|running| running.forget);
                     self.tell(number, TaskEvent::Ended(exit));
                     if forget {
