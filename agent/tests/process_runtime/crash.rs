@@ -123,6 +123,9 @@ fn tasks_outlive_a_killed_agent_and_are_found_with_their_pids() {
     let pids: Vec<u32> = words.iter().map(|word| word.parse().expect("a pid")).collect();
     agent.kill();
     assert!(pids.len() == 3 && pids.iter().all(|pid| lives(*pid)), "{words:?}");
+    let spoken =
+        |number: u32| fs::metadata(folder.path().join("tasks").join(number.to_string()).join("log")).is_ok_and(|log| log.len() > 0);
+    until("each to have said its word", BOUND, || (1..=3).all(spoken).then_some(()));
     // The third ends while nobody looks.
     let third = ProcessRecord::of(pids[2]).expect("/proc is there").expect("it lives");
     third.end(BOUND).expect("it is ours to end");
