@@ -153,7 +153,8 @@ impl World {
             let host = (0..self.machines.len()).find(seats);
             host.and_then(|host| self.replica(host)).is_some_and(|replica| replica.applied() >= since)
         };
-        if voters.len() < 3 || joint || !voters.iter().all(|member| seated(member) && settled(member)) {
+        let changing = self.leader().and_then(|leader| self.consensus(leader)).is_some_and(|group| group.membership().pending);
+        if voters.len() < 3 || joint || changing || !voters.iter().all(|member| seated(member) && settled(member)) {
             return;
         }
         let candidates: Vec<usize> = self.hosts().into_iter().filter(|host| self.machines[*host].instance.is_some()).collect();

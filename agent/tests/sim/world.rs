@@ -216,14 +216,14 @@ impl World {
     /// Handles events up to and including world time `until`.
     pub fn run_until(&mut self, until: u64) {
         while let Some(entry) = self.queue.first_entry() {
-            let (time, _) = *entry.key();
+            let (time, number) = *entry.key();
             if time > until {
                 break;
             }
             let event = entry.remove();
             self.now = self.now.max(time);
             self.cloud.now = self.now;
-            self.handle(*event);
+            self.handle(number, event);
         }
         self.now = self.now.max(until);
     }
@@ -266,7 +266,7 @@ impl World {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, number: u64, event: Box<Event>) {
         if let Some((host, life)) = self.audience(&event) {
             let machine = &self.machines[host];
             if life.is_some_and(|life| life != machine.life) {
@@ -274,9 +274,12 @@ impl World {
             }
             if machine.paused_until > self.now && machine.process.is_some() {
                 let resume = machine.paused_until;
-                return self.at(resume, event);
+                // Under its old number: what waits keeps its order.
+                self.queue.insert((resume, number), event);
+                return;
             }
         }
+        let event = *event;
         self.trace.events += 1;
         self.trace.mix(self.now);
         match event {
