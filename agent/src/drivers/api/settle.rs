@@ -91,7 +91,7 @@ impl Api {
 
     async fn ask_there(&self, leader: NodeId, address: &str, principal: &Principal, request: &Wire) -> Result<Reply, Status> {
         let forward = v1::ForwardRequest { principal: convert::principal_text(principal), request: Some(request.clone()) };
-        let reply = self.peers.forward(leader, address, forward).await?;
+        let reply = self.peers.forward(leader, address, forward).await.map_err(not_the_askers_fault)?;
         reply.reply.ok_or_else(|| refusal::refuse("internal", "the leader sent an empty answer"))
     }
 
@@ -116,9 +116,27 @@ fn is_worth_another_look(status: &Status, request: &Wire) -> bool {
     not_taken || (lost && repeatable)
 }
 
+/// A leader that no longer knows this node refuses us, not whoever asked: they find another node.
+fn not_the_askers_fault(status: Status) -> Status {
+    match refusal::code_of(&status) {
+        "removed" | "unauthenticated" => {
+            refusal::refuse("not_a_manager", format!("this node speaks for nobody any more: {}", status.message()))
+        }
+        _ => status,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removed_node_sends_the_asker_to_another() {
+        let refused = not_the_askers_fault(refusal::refuse("removed", "node 7 was removed from the cluster"));
+        assert_eq!((refusal::code_of(&refused), refused.code()), ("not_a_manager", Code::Unavailable));
+        assert!(refused.message().ends_with("node 7 was removed from the cluster"));
+        assert_eq!(refusal::code_of(&not_the_askers_fault(refusal::refuse("not_found", "no such key"))), "not_found");
+    }
 
     #[test]
     fn only_a_write_with_an_id_is_repeated_after_a_lost_answer() {
