@@ -1,5 +1,6 @@
-//! What one node does with services and a script, driven input by input.
+//! What one node does by itself: reads, writes and restarts, services and a script, driven input by input.
 
+mod basics;
 mod scripts;
 mod services;
 mod world;
