@@ -3,7 +3,7 @@
 //! The binaries are copied into the folder first: PSS divides a page among all processes that map the same file,
 //! so a second cluster on this machine would make the first one look smaller than it is.
 
-use crate::watch::instances;
+use crate::watch::{addresses, instances, tasks_of};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use std::{
@@ -63,6 +63,9 @@ pub enum ClusterError {
         /// What there was instead.
         seen: String,
     },
+    /// Between two leaders, where one was to be measured.
+    #[error("the cluster has no leader")]
+    Leaderless,
     /// A process is not where the folder says.
     #[error("no process of {0} is on record")]
     NoProcess(String),
@@ -251,20 +254,14 @@ impl Cluster {
         }
     }
 
-    /// Processes of tasks of this cluster, known or not: each was told its node's address.
+    /// The node that leads now.
+    pub fn leader(&self) -> Result<Node, ClusterError> {
+        self.status()?.leading().cloned().ok_or(ClusterError::Leaderless)
+    }
+
+    /// Processes of tasks of this cluster, known or not.
     pub fn task_processes(&self) -> Vec<u32> {
-        let told = |name: &str| {
-            let record = fs::read_to_string(self.dir().join(".disco/instances").join(name).join("instance.json")).ok()?;
-            let address = serde_json::from_str::<serde_json::Value>(&record).ok()?["address"].as_str()?.split(':').next()?.to_owned();
-            Some(format!("DISCO_ADDRESS={address}").into_bytes())
-        };
-        let marks: Vec<Vec<u8>> = self.processes().iter().filter_map(|(name, _)| told(name)).collect();
-        let is_one = |pid: &u32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| marks.iter().any(|mark| mark == variable))
-        };
-        let running = fs::read_dir("/proc").into_iter().flatten().flatten();
-        running.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+        tasks_of(&addresses(&self.dir()))
     }
 
     /// The administrator's files: CA, certificate, key (PEM).

@@ -18,4 +18,4 @@ mod watch;
 
 pub use sampler::{Measured, Sampler};
 pub use verdict::{Breach, Budget, Budgets};
-pub use watch::Watch;
+pub use watch::{Watch, addresses, tasks_of};

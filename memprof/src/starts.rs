@@ -51,8 +51,7 @@ pub enum StartsError {
 pub fn measure(bin_dir: &Path, count: usize) -> Result<Vec<f64>, StartsError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
     cluster.apply(STAMP_JS)?;
-    let status = cluster.status()?;
-    let leader = status.leading().ok_or_else(|| StartsError::Failed("the cluster has no leader".to_owned()))?;
+    let leader = cluster.leader()?;
     let [ca, certificate, key] = cluster.admin_files()?;
     let tls = load::tls(&Identity { ca, certificate, key })?;
     let executor = Arc::new(smol::Executor::new());

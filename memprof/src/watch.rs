@@ -108,6 +108,26 @@ fn follow(subject: &Subject, stopped: &mpsc::Receiver<()>) -> Vec<(String, Measu
     measured.filter(|(_, measured)| measured.samples > 0).collect()
 }
 
+/// Where the `local` instances of a project folder were put: their addresses, without ports.
+pub fn addresses(project: &Path) -> Vec<String> {
+    let of = |folder: fs::DirEntry| {
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("instance.json")).ok()?).ok()?;
+        Some(record["address"].as_str()?.split(':').next()?.to_owned())
+    };
+    fs::read_dir(project.join(".disco/instances")).into_iter().flatten().flatten().filter_map(of).collect()
+}
+
+/// Processes that were told that they are on one of these nodes: the tasks, whether anybody remembers them or not.
+pub fn tasks_of(addresses: &[String]) -> Vec<u32> {
+    let marks: Vec<Vec<u8>> = addresses.iter().map(|a| format!("DISCO_ADDRESS={a}").into_bytes()).collect();
+    let is_one = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| marks.iter().any(|mark| mark == variable))
+    };
+    let running = fs::read_dir("/proc").into_iter().flatten().flatten();
+    running.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+}
+
 /// Instances that have a process on record: name and pid.
 pub(crate) fn instances(project: &Path) -> Vec<(String, u32)> {
     let listing = fs::read_dir(project.join(".disco/instances")).into_iter().flatten().flatten();

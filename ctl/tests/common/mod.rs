@@ -92,12 +92,7 @@ impl Project {
 
     /// Addresses of the instances that exist, without ports.
     pub fn addresses(&self) -> Vec<String> {
-        let of = |folder: PathBuf| {
-            let record = fs::read(folder.join("instance.json")).ok()?;
-            let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
-            Some(record["address"].as_str()?.split(':').next()?.to_owned())
-        };
-        self.instances().into_iter().filter_map(of).collect()
+        memprof::addresses(self.path())
     }
 
     /// The process id of an instance's daemon, if it runs.
@@ -155,21 +150,10 @@ impl Drop for Project {
                 kill(pid);
             }
         }
-        for task in processes_with(&addresses) {
+        for task in memprof::tasks_of(&addresses) {
             kill(task);
         }
     }
-}
-
-/// Processes that were told that they are on one of these nodes: the tasks, whether anybody remembers them or not.
-pub fn processes_with(addresses: &[String]) -> Vec<u32> {
-    let marks: Vec<Vec<u8>> = addresses.iter().map(|a| format!("DISCO_ADDRESS={a}").into_bytes()).collect();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    let is_one = |pid: &u32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| marks.iter().any(|mark| mark == variable))
-    };
-    pids.filter(is_one).collect()
 }
 
 pub fn kill(pid: u32) {

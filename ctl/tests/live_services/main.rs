@@ -5,7 +5,8 @@ mod common;
 mod docs;
 mod tasks;
 
-use common::{Project, is_running, kill, processes_with, rounds, text, wait_until};
+use common::{Project, is_running, kill, rounds, text, wait_until};
+use memprof::tasks_of;
 use std::{
     collections::BTreeSet,
     process::Command,
@@ -38,7 +39,7 @@ fn down(project: &Project) {
     let addresses = project.addresses();
     project.ok(&["destroy", "--yes"]);
     assert!(project.running().is_empty() && !project.path().join(".disco").exists(), "destroy leaves nothing");
-    wait_until(SOON, "no task is left", || processes_with(&addresses).is_empty(), || format!("{:?}", processes_with(&addresses)));
+    wait_until(SOON, "no task is left", || tasks_of(&addresses).is_empty(), || format!("{:?}", tasks_of(&addresses)));
 }
 
 fn signal(pid: u32, name: &str) {
@@ -100,7 +101,7 @@ fn three_copies_answer_and_every_kill_heals() {
     for (_, pid) in project.running() {
         kill(pid);
     }
-    for task in processes_with(&project.addresses()) {
+    for task in tasks_of(&project.addresses()) {
         kill(task);
     }
     wait_until(SOON, "all to be gone", || project.running().is_empty(), String::new);
@@ -231,7 +232,7 @@ fn an_update_replaces_copies_while_enough_answer_and_can_be_taken_back() {
     wait_until(SOON, "the drained node to be empty", left, || project.tell());
 
     project.ok(&["service", "rm", "hello", "--yes"]);
-    wait_until(SOON, "no task", || processes_with(&project.addresses()).is_empty(), || project.tell());
+    wait_until(SOON, "no task", || tasks_of(&project.addresses()).is_empty(), || project.tell());
     down(&project);
 }
 

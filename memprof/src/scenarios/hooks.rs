@@ -48,10 +48,9 @@ export function configure(cluster) {
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let status = cluster.status()?;
-    let leader = status.leading().ok_or_else(|| ScenarioError::Spoilt("the cluster has no leader".to_owned()))?;
+    let leader = cluster.leader()?;
     let who = leader.instance.clone().unwrap_or_default();
-    let pid = cluster.process_of(leader)?;
+    let pid = cluster.process_of(&leader)?;
 
     cluster.apply(STEADY_JS)?;
     wait_for_key(&cluster, "ticks", |ticks| ticks.parse::<u32>().is_ok_and(|ticks| ticks >= 5))?;
@@ -81,7 +80,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let last = lowest(pid)?;
     let mut measured = Measured::of(&sampler.finish());
     measured.growth = last.saturating_sub(first);
-    if cluster.status()?.leader != status.leader {
+    if cluster.leader()?.id != leader.id {
         return Err(ScenarioError::Spoilt("the leader changed while its script ran".to_owned()));
     }
     let calls = rounds * AT_ONCE;

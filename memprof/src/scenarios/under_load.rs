@@ -21,17 +21,16 @@ const RATE_MIN: f64 = 0.9;
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let status = cluster.status()?;
-    let leader = status.leading().ok_or_else(|| ScenarioError::Spoilt("the cluster has no leader".to_owned()))?;
+    let leader = cluster.leader()?;
     let who = leader.instance.clone().unwrap_or_default();
-    let pid = cluster.process_of(leader)?;
+    let pid = cluster.process_of(&leader)?;
     let [ca, certificate, key] = cluster.admin_files()?;
     let identity = load::Identity { ca, certificate, key };
 
     let sampler = Sampler::start(pid);
     let report = load::run(&leader.address, &identity, &PLAN)?;
     let measured = Measured::of(&sampler.finish());
-    if cluster.status()?.leader != status.leader {
+    if cluster.leader()?.id != leader.id {
         return Err(ScenarioError::Spoilt("the leader changed under load".to_owned()));
     }
     if report.rate() < RATE_MIN * f64::from(PLAN.requests_per_second) || report.refused > 0 {
