@@ -1,7 +1,14 @@
 //! What shall run: a service as declared, and how its copies are replaced by newer ones.
 
+use super::limits::NAME_BYTES_MAX;
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
+
+/// Whether a service may be called so: a name stands in paths, links and DNS labels.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(plain)
+}
 
 /// A service's declaration, parsed and checked at the door. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::model::{
     codec,
     limits::{COMMAND_ARGUMENTS_MAX, KEY_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, SERVICE_SPEC_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX},
-    service::{PortSpec, Replicas, Restart, RestartPolicy, ServiceSpec, Update},
+    service::{self, PortSpec, Replicas, Restart, RestartPolicy, ServiceSpec, Update},
 };
 
 const KNOWN: &[&str] =
@@ -34,8 +34,7 @@ const SIGNALS: &[(&str, u32)] =
 /// # Errors
 /// A sentence that names the service, the field, and what it may be.
 pub fn parse(name: &str, value: &Value) -> Result<ServiceSpec, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+    if !service::is_name(name) {
         return Err(format!("a service's name has 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, not `{}`", cut(name)));
     }
     let spec = Fields::of(value, "", KNOWN, LATER).and_then(|fields| read(&fields)).and_then(|spec| match codec::encode(&spec).len() {

@@ -224,6 +224,9 @@ impl Replica {
     fn fire(&mut self) {
         let now = self.now.mono;
         let mut due: Vec<(u32, String)> = Vec::new();
+        // Ids count up, and seldom is any event new.
+        let seen = self.state.events.partition_point(|e| e.id <= self.script.event);
+        let new_events = self.state.events.iter().skip(seen);
         for registration in &self.script.registered {
             let number = registration.number;
             match &registration.kind {
@@ -235,8 +238,7 @@ impl Replica {
                     }
                 }
                 RegistrationKind::On { event } => {
-                    let new = self.state.events.iter().filter(|e| e.id > self.script.event && e.name == *event);
-                    due.extend(new.map(|e| (number, json_event(e))));
+                    due.extend(new_events.clone().filter(|e| e.name == *event).map(|e| (number, json_event(e))));
                 }
                 RegistrationKind::Key { name } => {
                     let version = self.state.kv.get(name).map(|record| record.version);

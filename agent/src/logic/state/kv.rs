@@ -19,9 +19,19 @@ impl State {
         if bytes > KV_BYTES_MAX {
             return Outcome::refused("limit", format!("keys and values would take {bytes} bytes, the most is {KV_BYTES_MAX}"));
         }
-        self.kv_bytes = bytes as u64;
-        self.kv.insert(key, KvRecord { value, version: index });
+        self.kv_put(index, key, value);
         Outcome::Done
+    }
+
+    /// Writes what was checked to fit.
+    pub(super) fn kv_put(&mut self, index: u64, key: String, value: Vec<u8>) {
+        self.kv_bytes = self.kv_bytes - self.kv_size(&key) + (key.len() + value.len()) as u64;
+        self.kv.insert(key, KvRecord { value, version: index });
+    }
+
+    /// What a key and its value take; 0 without one.
+    pub(super) fn kv_size(&self, key: &str) -> u64 {
+        self.kv.get(key).map_or(0, |record| (key.len() + record.value.len()) as u64)
     }
 
     pub(super) fn kv_delete(&mut self, key: &str) -> Outcome {

@@ -1,6 +1,6 @@
 //! The script's record: its modules by version, what they declared, and how the last run went.
 
-use super::{KvRecord, State, apply::Outcome, events::bounded, services};
+use super::{State, apply::Outcome, events::bounded, services};
 use crate::model::{
     codec,
     limits::{
@@ -78,8 +78,7 @@ impl State {
         }
         for (key, value) in &declaration.keys {
             if self.kv.get(key).is_none_or(|record| record.value != value.as_bytes()) {
-                self.kv_bytes = self.kv_bytes - self.kv_size(key) + (key.len() + value.len()) as u64;
-                self.kv.insert(key.clone(), KvRecord { value: value.clone().into_bytes(), version: index });
+                self.kv_put(index, key.clone(), value.clone().into_bytes());
             }
         }
         self.script.keys = declaration.keys;
@@ -118,10 +117,6 @@ impl State {
             ));
         }
         Ok(())
-    }
-
-    fn kv_size(&self, key: &str) -> u64 {
-        self.kv.get(key).map_or(0, |record| (key.len() + record.value.len()) as u64)
     }
 
     pub(super) fn script_error(&mut self, error: &str) -> Outcome {

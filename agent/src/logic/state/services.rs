@@ -8,7 +8,7 @@ use crate::model::{
     codec,
     limits::{COMMAND_ARGUMENTS_MAX, EVENT_TEXT_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, SERVICE_SPEC_BYTES_MAX, SERVICES_MAX, TASKS_MAX},
     node::{NodeRecord, NodeState},
-    service::{Replicas, Roll, ServiceRecord, ServiceSpec},
+    service::{self, Replicas, Roll, ServiceRecord, ServiceSpec},
     task::{TaskRecord, TaskState},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,8 +215,7 @@ fn no_service(name: &str) -> Outcome {
 
 /// What the door should have refused already, and what would make the state unbounded.
 pub(super) fn check(name: &str, spec: &ServiceSpec) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+    if !service::is_name(name) {
         let name = bounded(name, NAME_BYTES_MAX);
         return Err(format!("a service's name has 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, not `{name}`"));
     }
