@@ -31,14 +31,17 @@ pub fn question(service: String, task: Option<String>, follow: bool, since_ms: O
     }
 }
 
-pub async fn run(mut desk: Desk, request: v1::LogsRequest) -> Result<Exit, Failure> {
+pub async fn run(mut desk: Desk, mut request: v1::LogsRequest) -> Result<Exit, Failure> {
     let status = desk.client.status(false).await.map_err(|e| e.failure(CANNOT))?;
-    check(&status, &request)?;
+    let is_known = check(&status, &request)?;
+    // What the cluster has forgotten prints nothing any more.
+    request.follow &= is_known;
     desk.remember(&status).await;
     let mut printer = Printer { nodes: status.nodes, seen: Seen::default(), missing: BTreeSet::new(), width: 0 };
     let mut ask = request.clone();
     loop {
         match print_all(&mut desk, &ask, &mut printer).await {
+            Ok(()) if !request.follow && !is_known && printer.seen.ends.is_empty() => return Err(nothing_left(&request)),
             Ok(()) if !request.follow => return Ok(if printer.missing.is_empty() { Exit::Done } else { Exit::No }),
             Err(End::Failure(failure)) => return Err(failure),
             Err(End::Lost(why)) if !request.follow => return Err(Failure::no("the logs ended early").because(why)),
@@ -60,18 +63,28 @@ pub async fn run(mut desk: Desk, request: v1::LogsRequest) -> Result<Exit, Failu
     }
 }
 
+/// Whether the cluster knows what is asked for: a forgotten task's log is kept for a while, so what it does not know may be there.
+///
 /// # Errors
-/// There is no such service, or no such task of it.
-fn check(status: &v1::Status, request: &v1::LogsRequest) -> Result<(), Failure> {
+/// There is no such service, or the task is none of it by its form.
+fn check(status: &v1::Status, request: &v1::LogsRequest) -> Result<bool, Failure> {
     let service = service::find(&status.services, &request.service)?;
     let wanted = &request.task;
-    // A forgotten task's log is kept for a while, so only the form can be wrong.
     let number = wanted.strip_prefix(&format!("{}.", service.name)).unwrap_or(wanted);
-    if wanted.is_empty() || number.parse::<u64>().is_ok() {
-        return Ok(());
+    if wanted.is_empty() {
+        return Ok(true);
+    }
+    if number.parse::<u64>().is_ok() {
+        let id = format!("{}.{number}", service.name);
+        return Ok(service.tasks.iter().any(|task| task.id == id));
     }
     let ids: Vec<&str> = service.tasks.iter().map(|t| t.id.as_str()).collect();
     Err(Failure::no(format!("`{wanted}` is no task of service `{}`", service.name)).hint(format!("its tasks are: {}", ids.join(", "))))
+}
+
+fn nothing_left(request: &v1::LogsRequest) -> Failure {
+    let why = "the cluster does not know it (any more), and no node that answered holds lines of it from that time";
+    Failure::no(format!("there is no log of task `{}` of service `{}`", request.task, request.service)).because(why)
 }
 
 enum End {

@@ -225,6 +225,12 @@ fn an_update_replaces_copies_while_enough_answer_and_can_be_taken_back() {
         let listens = format!("{} listens on", task.id);
         assert!(logs.contains(&listens), "`{listens}` is not in:\n{logs}");
     }
+    // A finished task is forgotten after a while, so any number might have been one; but nothing is left of this.
+    for how in [vec!["logs", "hello", "--task", "999"], vec!["logs", "hello", "--task", "hello.999", "-f"]] {
+        let refused = project.disco(&how);
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains("no log of task") && said.contains("999"), "{how:?}: {said}");
+    }
 
     let drained = project.tasks("hello").remove(0).node;
     project.ok(&["node", "drain", &drained]);
