@@ -72,6 +72,9 @@ fn a_plan_is_shown_before_anything_changes_and_every_roll_is_watched_to_its_end(
     assert!(code == 0 && words.contains("tick 3/3 running\n"), "{words}");
     assert_eq!((tick_is(&project), project.ok(&["kv", "get", "motd"])), ((3, 3, false), "hi\n".into()));
 
+    let (code, _, words) = run(&project, &["apply", "--rollback"]);
+    let back = "~ service tick  replicas 3 -> 2\n";
+    assert!(code == 1 && words.contains(back) && words.ends_with("error: nothing was changed\n"), "{words}");
     project.ok(&["apply", "--rollback", "--yes"]);
     assert_eq!(tick_is(&project), (2, 2, false));
     let (code, _, words) = run(&project, &["apply", "--rollback", "--yes"]);

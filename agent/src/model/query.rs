@@ -44,9 +44,10 @@ pub enum Request {
     },
     /// A node's word about itself.
     Report(Report),
-    /// What would change if these modules were applied (path to source); runs `configure` on a recording cluster.
+    /// What would change if these modules were applied (path to source), or, with none, if the modules before those in force
+    /// were again; runs `configure` on a recording cluster.
     Plan {
-        modules: BTreeMap<String, String>,
+        modules: Option<BTreeMap<String, String>>,
     },
     /// Evaluates an expression against the live cluster, on the leader.
     Eval {

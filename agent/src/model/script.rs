@@ -50,6 +50,12 @@ impl ScriptRecord {
     pub fn current(&self) -> Option<&ModuleSet> {
         self.sets.iter().find(|s| s.version == self.version)
     }
+
+    /// What a rollback goes back to.
+    pub fn before(&self) -> Option<&ModuleSet> {
+        let at = self.sets.iter().position(|set| set.version == self.version)?;
+        self.sets.get(at.checked_sub(1)?)
+    }
 }
 
 /// What `configure` declared on a recording cluster.

@@ -206,7 +206,7 @@ fn options_of_the_script_win_over_those_set_before() {
         report.declared.as_mut().expect("just made").settings = SettingsChange { managers: Some(managers), ..SettingsChange::default() };
         report
     };
-    let ticket = world.send(Request::Plan { modules: modules("one") });
+    let ticket = world.send(Request::Plan { modules: Some(modules("one")) });
     world.answer(Ok(report(5)));
     let Some(Answer::Planned { changes, .. }) = world.answers.remove(&ticket) else { panic!("it is answered") };
     let first = PlannedChange { sign: '~', subject: "cluster".into(), detail: "managers 3 -> 5".into() };
@@ -227,7 +227,7 @@ fn options_of_the_script_win_over_those_set_before() {
 fn a_plan_shows_each_difference_and_changes_nothing() {
     let mut world = loaded(declares(&[("web", spec("a", 2)), ("db", spec("b", 1))]));
     let before = world.replica.state().services.clone();
-    let ticket = world.send(Request::Plan { modules: modules("two") });
+    let ticket = world.send(Request::Plan { modules: Some(modules("two")) });
     assert_eq!(world.hook(), Some(Hook::Configure));
     let mut changed = spec("a2", 3);
     changed.env.insert("MODE".into(), "x".into());
@@ -247,10 +247,10 @@ fn a_plan_shows_each_difference_and_changes_nothing() {
     assert_eq!(changes, expected);
     assert_eq!(world.replica.state().services, before);
 
-    let ticket = world.send(Request::Plan { modules: modules("three") });
+    let ticket = world.send(Request::Plan { modules: Some(modules("three")) });
     world.answer(Err("SyntaxError at cluster.js:1"));
     assert!(matches!(world.answers.remove(&ticket), Some(Answer::Planned { error, .. }) if error.contains("SyntaxError")));
-    let ticket = world.send(Request::Plan { modules: BTreeMap::new() });
+    let ticket = world.send(Request::Plan { modules: Some(BTreeMap::new()) });
     assert!(matches!(world.answers.remove(&ticket), Some(Answer::Refused { why, .. }) if why.contains("cluster.js")));
 }
 
@@ -261,7 +261,7 @@ fn what_people_ask_does_not_wait_for_a_hook_that_waits() {
     assert_eq!(fired(&world), Some((0, "null".into())));
     world.calls.pop_front().expect("it was called, and takes its time");
     let first = world.send(Request::Eval { expression: "1".into() });
-    let second = world.send(Request::Plan { modules: modules("two") });
+    let second = world.send(Request::Plan { modules: Some(modules("two")) });
     assert_eq!(world.hook(), Some(Hook::Eval { expression: "1".into() }));
     assert_eq!(world.calls.len(), 1, "one after the other");
     world.answer(Ok(ScriptReport { value: "one".into(), ..ScriptReport::default() }));

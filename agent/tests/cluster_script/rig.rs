@@ -58,7 +58,7 @@ pub fn plan(node: &Daemon, cluster_js: &str) -> v1::PlanReply {
     let path = node.data().join("control.sock");
     block_on(async |spawner| {
         let mut disco = Channel::unix(spawner, path, ChannelLimits::default()).disco();
-        disco.plan(v1::PlanRequest { files: files(cluster_js) }).await.expect("it leads").into_inner()
+        disco.plan(v1::PlanRequest { files: files(cluster_js), rollback: false }).await.expect("it leads").into_inner()
     })
 }
 

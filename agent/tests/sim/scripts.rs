@@ -163,7 +163,7 @@ impl World {
         let to = self.any_host();
         let request = match self.rng.below(2) {
             0 => Request::Eval { expression: "1 + 1".into() },
-            _ => Request::Plan { modules: write(&mut self.rng, true) },
+            _ => Request::Plan { modules: Some(write(&mut self.rng, true)) },
         };
         self.counts.add(Count::ScriptAsked);
         self.call(Caller::Onlooker, to, Principal::Admin, Rc::new(Body::Ask(request)), 8_000);

@@ -2,7 +2,6 @@
 
 use super::{CallError, Client, mismatched, worth_another_try};
 use proto::v1::{self, read_reply, read_request, write_request};
-use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status, Streaming};
 
@@ -73,13 +72,13 @@ impl Client {
         .await
     }
 
-    /// What applying these modules would change. Asking twice does no harm.
+    /// What applying these modules, or going back to those before, would change. Asking twice does no harm.
     ///
     /// # Errors
     /// Refused, or nobody answered within the patience.
-    pub async fn plan(&mut self, files: HashMap<String, String>) -> Result<v1::PlanReply, CallError> {
+    pub async fn plan(&mut self, asked: v1::PlanRequest) -> Result<v1::PlanReply, CallError> {
         self.call_for(PLAN_MAX, worth_another_try, |mut grpc| {
-            let request = slow(v1::PlanRequest { files: files.clone() }, PLAN_MAX);
+            let request = slow(asked.clone(), PLAN_MAX);
             async move { grpc.plan(request).await }
         })
         .await

@@ -5,7 +5,7 @@ use crate::out::now_ms;
 use agent::drivers::pki::{Authority, check_csr};
 use proto::v1::{self, disco_server::Disco, write_request};
 use proto::{Listener, Routes, ServerLimits};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -137,7 +137,7 @@ fn an_expression_is_evaluated_once_whatever_becomes_of_the_answer() {
 fn a_plan_is_asked_for_until_there_is_one() {
     with_node(vec![], async |client, node| {
         *node.scripted.lock().unwrap() = [Err(Status::unavailable("no leader now")), Ok("service web")].into();
-        assert_eq!(client.plan(HashMap::new()).await.unwrap().changes[0].subject, "service web");
+        assert_eq!(client.plan(v1::PlanRequest::default()).await.unwrap().changes[0].subject, "service web");
     });
 }
 

@@ -12,7 +12,7 @@ const CANNOT: &str = "cannot apply";
 
 pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure> {
     let modules = Modules::collect(&desk.context)?;
-    let changes = plan::ask(&mut desk.client, &modules).await?;
+    let changes = plan::ask(&mut desk.client, modules.request()).await?;
     if changes.is_empty() {
         desk.out.say("nothing to change; the script is loaded anew");
     } else {
@@ -52,13 +52,24 @@ pub async fn rollback(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Fai
     if before.script_version == 0 {
         return Err(Failure::no(what).because("no modules were ever applied to this cluster"));
     }
+    let asked = v1::PlanRequest { rollback: true, ..Default::default() };
+    let reply = desk.client.plan(asked).await.map_err(|e| e.failure(what).into_no())?;
+    if reply.error.is_empty() {
+        desk.out.say(match reply.changes.is_empty() {
+            true => "nothing that is declared changes".to_owned(),
+            false => difference::lines(&reply.changes, Paint::stderr()).trim_end().to_owned(),
+        });
+    } else {
+        // Whoever goes back has trouble already: what the step changes they may have to find out by taking it.
+        desk.out.say(format!("warning: what changes cannot be said: {}", crate::render::plain(&reply.error)));
+    }
     let question = format!("Go back to the modules before version {}?", before.script_version);
     if !ask(desk.out, yes, &question)? {
         return Err(Failure::no("nothing was changed"));
     }
     let op = write_request::Op::ModulesRollback(v1::ModulesRollback {});
-    let reply = desk.client.write(op).await.map_err(|e| e.failure(what))?;
-    let document = serde_json::json!({ "index": reply.index, "changes": [] });
+    let written = desk.client.write(op).await.map_err(|e| e.failure(what))?;
+    let document = serde_json::json!({ "index": written.index, "changes": reply.changes.iter().map(json::planned).collect::<Vec<_>>() });
     if !wait {
         return done(&desk, &document, "the modules before are in force again");
     }

@@ -234,8 +234,8 @@ mod tests {
         let mut status = samples::status();
         status.services = vec![samples::service("web", 1, "done", &[("running", 2, true)])];
         let ask = |task: &str| question("web".into(), Some(task.into()), false, None, None);
-        for task in ["web.1", "1", "web.77"] {
-            assert_eq!(check(&status, &ask(task)), Ok(()));
+        for (task, is_known) in [("web.1", true), ("1", true), ("web.77", false), ("", true)] {
+            assert_eq!(check(&status, &ask(task)), Ok(is_known), "{task}");
         }
         let failure = check(&status, &ask("api.1")).expect_err("it is another's");
         assert_eq!(failure, Failure::no("`api.1` is no task of service `web`").hint("its tasks are: web.1"));

@@ -9,7 +9,7 @@ use proto::v1;
 
 pub async fn run(mut desk: Desk) -> Result<Exit, Failure> {
     let modules = Modules::collect(&desk.context)?;
-    let changes = ask(&mut desk.client, &modules).await?;
+    let changes = ask(&mut desk.client, modules.request()).await?;
     if desk.out.json {
         desk.out.document(&changes.iter().map(json::planned).collect())?;
     } else {
@@ -23,13 +23,13 @@ pub async fn run(mut desk: Desk) -> Result<Exit, Failure> {
     Ok(Exit::Changes)
 }
 
-/// What the leader says these modules would change.
+/// What the leader says would change.
 ///
 /// # Errors
 /// The script fails, or nobody answers.
-pub async fn ask(client: &mut Client, modules: &Modules) -> Result<Vec<v1::PlannedChange>, Failure> {
+pub async fn ask(client: &mut Client, asked: v1::PlanRequest) -> Result<Vec<v1::PlannedChange>, Failure> {
     // Whoever reads exit 2 as "changes" must not read it where there is no plan.
-    let reply = client.plan(modules.files()).await.map_err(|e| e.failure("cannot plan").into_no())?;
+    let reply = client.plan(asked).await.map_err(|e| e.failure("cannot plan").into_no())?;
     if reply.error.is_empty() {
         return Ok(reply.changes);
     }

@@ -84,6 +84,11 @@ impl Modules {
         }
     }
 
+    /// Asks what these would change.
+    pub fn request(&self) -> proto::v1::PlanRequest {
+        proto::v1::PlanRequest { files: self.files(), rollback: false }
+    }
+
     pub fn files(&self) -> std::collections::HashMap<String, String> {
         self.0.clone().into_iter().collect()
     }

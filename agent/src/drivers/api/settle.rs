@@ -73,7 +73,10 @@ impl Api {
                 Request::Write { id, op }
             }
             Wire::Read(read) => Request::Read { stale: read.stale, query: convert::query(read)? },
-            Wire::Plan(plan) => Request::Plan { modules: plan.files.into_iter().collect() },
+            Wire::Plan(plan) if plan.rollback && !plan.files.is_empty() => {
+                return Err(refusal::refuse("invalid", "`rollback` goes with no `files`"));
+            }
+            Wire::Plan(plan) => Request::Plan { modules: (!plan.rollback).then(|| plan.files.into_iter().collect()) },
             Wire::Eval(eval) => Request::Eval { expression: eval.expression },
             Wire::Join(v1::JoinForward { request }) => {
                 let request = request.ok_or_else(|| refusal::refuse("invalid", "`request` is missing"))?;

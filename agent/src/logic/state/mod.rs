@@ -17,7 +17,7 @@ mod tasks;
 pub use apply::Outcome;
 pub use clients::Clients;
 pub(super) use events::bounded;
-pub use script::{ENTRY, check_modules, digest};
+pub use script::{ENTRY, NO_EARLIER_MODULES, check_modules, digest};
 pub use services::has_labels;
 
 use crate::model::{

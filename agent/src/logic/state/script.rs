@@ -16,6 +16,8 @@ pub const ENTRY: &str = "cluster.js";
 const PATH_BYTES_MAX: usize = 256;
 const ERROR_BYTES_MAX: usize = 4096;
 
+pub const NO_EARLIER_MODULES: &str = "there are no earlier modules to go back to";
+
 impl State {
     pub(super) fn modules_put(&mut self, index: u64, files: BTreeMap<String, String>) -> Outcome {
         if let Err((code, why)) = check_modules(&files) {
@@ -37,14 +39,13 @@ impl State {
     }
 
     pub(super) fn modules_rollback(&mut self) -> Outcome {
-        let at = self.script.sets.iter().position(|set| set.version == self.script.version);
-        match at.and_then(|at| at.checked_sub(1)) {
+        match self.script.before().map(|set| set.version) {
             Some(before) => {
-                self.script.version = self.script.sets[before].version;
+                self.script.version = before;
                 self.script.error.clear();
                 Outcome::Done
             }
-            None => Outcome::refused("not_found", "there are no earlier modules to go back to".into()),
+            None => Outcome::refused("not_found", NO_EARLIER_MODULES.into()),
         }
     }
 

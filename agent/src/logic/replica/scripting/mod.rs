@@ -2,15 +2,15 @@
 //!
 //! The script itself runs elsewhere; here is only its timetable. `configure` runs once per term and per version of the
 //! modules, `leader` once a term; timers, events and changed keys call what `configure` registered. One such call at a
-//! time, and beside it one that a person waits for (a plan, an expression): a hook may wait for minutes. A call that fails is told to people and tried again later; whatever a script wants to change carries the
-//! term it ran in, so that nothing of a deposed leader's script takes effect.
+//! time, and beside it one that a person waits for (`asked`): a hook may wait for minutes. A call that fails is told to
+//! people and tried again later; whatever a script wants to change carries the term it ran in, so that nothing of a
+//! deposed leader's script takes effect.
+
+mod asked;
 
 use super::Replica;
 use crate::{
-    logic::{
-        plan,
-        state::{check_modules, digest},
-    },
+    logic::{plan, state::digest},
     model::{
         command::Command,
         event::Event,
@@ -91,33 +91,6 @@ impl Job {
 }
 
 impl Replica {
-    pub(super) fn handle_plan(&mut self, ticket: Ticket, modules: BTreeMap<String, String>) {
-        if let Err((code, why)) = check_modules(&modules) {
-            return self.refuse(ticket, code, why);
-        }
-        let set = Arc::new(ModuleSet { version: 0, pushed_ms: self.state.stamp_ms, files: modules });
-        self.ask_script(ticket, Job { hook: Hook::Configure, purpose: Purpose::Plan(ticket, set) });
-    }
-
-    pub(super) fn handle_eval(&mut self, ticket: Ticket, expression: String) {
-        self.ask_script(ticket, Job { hook: Hook::Eval { expression }, purpose: Purpose::Eval(ticket) });
-    }
-
-    fn ask_script(&mut self, ticket: Ticket, job: Job) {
-        if self.leading.is_none() {
-            let answer = self.elsewhere();
-            return self.reply(ticket, answer);
-        }
-        if !self.leads_settled() || self.script.asked.len() >= SCRIPT_CALLS_MAX {
-            return self.reply(ticket, Answer::Busy);
-        }
-        self.script.asked.push_back(job);
-    }
-
-    pub(super) fn forget_script_ticket(&mut self, ticket: Ticket) {
-        self.script.asked.retain(|job| job.ticket() != Some(ticket));
-    }
-
     /// SIGHUP: the modules are evaluated and `configure` runs again.
     pub(super) fn handle_reload(&mut self) {
         if self.script.term.is_none() {
