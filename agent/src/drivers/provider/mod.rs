@@ -6,6 +6,7 @@
 
 mod folder;
 mod local;
+pub mod unit;
 
 pub use local::{Launched, LocalProvider, address_of};
 
