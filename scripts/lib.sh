@@ -37,6 +37,12 @@ need_toolchain() {
 # as many histories a second. Everything that it depends on stays as the other tests built it.
 sim() { cargo test --config 'profile.dev.package.agent.opt-level=1' --workspace --locked --test sim -- "$@"; }
 
+# chaos ARGUMENT ...: five real daemons and what goes wrong with them, in network namespaces if there may be some.
+chaos() {
+    [ "$(id -u)" != 0 ] || install_missing ip iproute2 iptables iptables
+    cargo test --workspace --locked --test chaos -- "$@"
+}
+
 # What `--version` says: the commit, and whether the tree differs from it. Nothing where there is no git: agent/build.rs
 # then looks for what `git archive` left.
 name_commit() {

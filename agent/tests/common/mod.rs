@@ -87,6 +87,8 @@ pub struct Daemon {
     child: Option<Child>,
     /// A detached one: not our child, but ours to end.
     adopted: Option<ProcessRecord>,
+    /// The network namespace it runs in, if not ours.
+    namespace: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -106,15 +108,29 @@ impl Daemon {
 
     /// A folder with a config, not started yet. `listen`, `advertise` and `data_dir` are added.
     pub fn new(config: &str) -> Daemon {
-        let folder = tempfile::tempdir().expect("a temporary folder");
         let address = address();
-        let config = format!("listen = \"{address}\"\nadvertise = \"{address}\"\ndata_dir = \"data\"\n{config}");
+        Daemon::placed(&address, &address, None, config)
+    }
+
+    /// One that listens at `address` and is reached at `advertised`, in a network namespace (its file) if there is one.
+    pub fn placed(address: &str, advertised: &str, namespace: Option<PathBuf>, config: &str) -> Daemon {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = format!("listen = \"{address}\"\nadvertise = \"{advertised}\"\ndata_dir = \"data\"\n{config}");
         fs::write(folder.path().join("disco.toml"), config).expect("the disk works");
-        Daemon { folder, address, child: None, adopted: None }
+        Daemon { folder, address: address.to_owned(), child: None, adopted: None, namespace }
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_discod"));
+        let discod = env!("CARGO_BIN_EXE_discod");
+        let mut command = match &self.namespace {
+            // It becomes discod: same process, same id.
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg(discod);
+                command
+            }
+            None => Command::new(discod),
+        };
         command.arg("--config").arg(self.folder.path().join("disco.toml")).stdin(Stdio::null());
         command
     }
