@@ -27,8 +27,8 @@ use std::{
 
 /// Between two writes of one writer, so that the disk has time for others too.
 const PACE: Duration = Duration::from_millis(40);
-/// After this long without an answer a write is repeated.
-const REPEAT_AFTER: Duration = Duration::from_secs(3);
+/// After this long without an answer a write is repeated: longer than a node promises to take, whatever happened.
+const REPEAT_AFTER: Duration = Duration::from_secs(13);
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 /// Keys a writer leaves in the store; then each write is followed by the deletion of its oldest.
 const KEYS_KEPT: u64 = 500;

@@ -94,8 +94,19 @@ impl Api {
 
     async fn ask_there(&self, leader: NodeId, address: &str, principal: &Principal, request: &Wire) -> Result<Reply, Status> {
         let forward = v1::ForwardRequest { principal: convert::principal_text(principal), request: Some(request.clone()) };
-        let reply = self.peers.forward(leader, address, forward).await.map_err(not_the_askers_fault)?;
-        reply.reply.ok_or_else(|| refusal::refuse("internal", "the leader sent an empty answer"))
+        let answer = self.peers.forward(leader, address, forward);
+        // A leader that stands still or was cut off says nothing, and nothing tells us so, until somebody else leads.
+        let reply = if may_be_repeated(request) { answer.or(self.until_another_leads(leader)).await } else { answer.await };
+        reply.map_err(not_the_askers_fault)?.reply.ok_or_else(|| refusal::refuse("internal", "the leader sent an empty answer"))
+    }
+
+    async fn until_another_leads(&self, asked: NodeId) -> Result<v1::ForwardReply, Status> {
+        loop {
+            async_io::Timer::after(PAUSE).await;
+            if self.gate.leader().is_some_and(|(leader, _)| leader != asked) {
+                return Err(refusal::refuse("elsewhere", format!("node {asked} did not answer while it led")));
+            }
+        }
     }
 
     fn reply(&self, answer: Answer) -> Result<Reply, Status> {
@@ -117,6 +128,15 @@ fn is_worth_another_look(status: &Status, request: &Wire) -> bool {
     let lost = status.code() == Code::Unavailable && refusal::code_of(status).is_empty();
     let repeatable = !matches!(request, Wire::Write(write) if write.client == 0);
     not_taken || (lost && repeatable)
+}
+
+/// Asked of a second leader too it still happens once: reads and joins, and writes that the state recognises.
+fn may_be_repeated(request: &Wire) -> bool {
+    match request {
+        Wire::Read(_) | Wire::Join(_) => true,
+        Wire::Write(write) => write.client != 0,
+        Wire::Plan(_) | Wire::Eval(_) => false,
+    }
 }
 
 /// A leader that no longer knows this node refuses us, not whoever asked: they find another node.
