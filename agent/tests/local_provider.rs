@@ -3,7 +3,7 @@
 use agent::{
     drivers::{
         process::ProcessRecord,
-        provider::{Launched, LocalProvider, address_of},
+        provider::{First, Launched, LocalProvider, Provider as _, address_of, carry_out},
     },
     model::{
         ids::{ClusterId, OperationId},
@@ -119,7 +119,7 @@ fn addresses_are_loopback_and_differ_by_cluster_and_ordinal() {
 #[test]
 fn the_first_instance_originates_and_the_others_join() {
     let project = Project::new();
-    let first = project.provider().launch_first().expect("it launches");
+    let first = project.provider().launch_first(&First::default()).expect("it launches");
     let operation = OperationId { cluster: CLUSTER, epoch: 0, index: 0 };
     assert_eq!(first, Launched { operation, id: "i-1".into(), address: address_of(CLUSTER, 1) });
     project.provider().launch(&request(2)).expect("it launches");
@@ -153,7 +153,7 @@ fn repeating_a_call_changes_nothing() {
     assert_eq!(project.process("i-2"), process, "it was not started again");
 
     let other = LaunchRequest { operation: OperationId { index: 99, ..request(2).operation }, ..request(2) };
-    let Provided::Failed { why, final_: true } = provider.carry_out(&ProviderCall::Launch(other)) else {
+    let Provided::Failed { why, final_: true } = carry_out(&provider, &ProviderCall::Launch(other)) else {
         panic!("an ordinal is one operation's")
     };
     assert!(why.contains("i-2") && why.contains(&request(2).operation.to_string()), "{why}");
@@ -171,7 +171,9 @@ fn repeating_a_call_changes_nothing() {
         assert_eq!(states(&project), []);
     }
     assert_eq!(project.alive(), [0u32; 0]);
-    let Provided::Failed { why, final_: true } = provider.carry_out(&ProviderCall::Launch(request(2))) else { panic!("it was terminated") };
+    let Provided::Failed { why, final_: true } = carry_out(&provider, &ProviderCall::Launch(request(2))) else {
+        panic!("it was terminated")
+    };
     assert!(why.contains("terminated"), "{why}");
     provider.terminate("i-77").expect("what was never there has ended");
 }
@@ -183,13 +185,13 @@ fn bad_names_and_unknown_instances_are_refused_by_name() {
         for call in [ProviderCall::Start { id: id.into() }, ProviderCall::Stop { id: id.into() }, ProviderCall::Terminate { id: id.into() }]
         {
             assert!(
-                matches!(project.provider().carry_out(&call), Provided::Failed { final_: true, why } if why.contains(&format!("`{id}`"))),
+                matches!(carry_out(&project.provider(), &call), Provided::Failed { final_: true, why } if why.contains(&format!("`{id}`"))),
                 "{id}"
             );
         }
     }
     assert!(
-        matches!(project.provider().carry_out(&ProviderCall::Start { id: "i-9".into() }), Provided::Failed { final_: true, why } if why.contains("i-9"))
+        matches!(carry_out(&project.provider(), &ProviderCall::Start { id: "i-9".into() }), Provided::Failed { final_: true, why } if why.contains("i-9"))
     );
 }
 
@@ -259,7 +261,7 @@ fn an_instance_that_ignores_sigterm_is_killed() {
 fn a_program_that_fails_says_so_and_points_to_its_log() {
     let project = Project::new();
     fs::write(project.folder.path().join("stand-in"), "#!/bin/sh\necho 'unknown key `nam`' >&2\nexit 2\n").expect("writable");
-    let Provided::Failed { why, final_: false } = project.provider().carry_out(&ProviderCall::Launch(request(3))) else {
+    let Provided::Failed { why, final_: false } = carry_out(&project.provider(), &ProviderCall::Launch(request(3))) else {
         panic!("it cannot start")
     };
     assert!(why.contains("i-3/discod") && why.contains("discod.log"), "{why}");

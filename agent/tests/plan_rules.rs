@@ -76,6 +76,7 @@ fn play(nodes: &[(u64, NodeState, Option<u64>)], voters: &[u64], learners: &[u64
             launched_ms: 1_000,
             problem: String::new(),
             since_ms: 1_000,
+            parameters: BTreeMap::new(),
         };
         state.instances.insert(operation, instance);
         if *node_state != NodeState::Lost {
@@ -377,7 +378,13 @@ fn silence_makes_a_node_lost_late_and_the_providers_word_at_once() {
 
     play.observed.hear(NodeId(2), NOW.mono - 200);
     let operation = play.instance(2).operation;
-    let seen = InstanceSeen { id: "i-2".into(), operation: Some(operation), address: String::new(), state: InstanceState::Stopped };
+    let seen = InstanceSeen {
+        id: "i-2".into(),
+        operation: Some(operation),
+        address: String::new(),
+        state: InstanceState::Stopped,
+        public_address: String::new(),
+    };
     play.observed.described(&[seen], &[Known { operation, id: Some("i-2".into()), expected: true }], NOW.mono - 100);
     assert_eq!(lost(&play), Some((2, "its machine is stopped".into())));
 }

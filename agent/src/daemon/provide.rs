@@ -1,7 +1,11 @@
 //! Carries out provider calls: they start processes and wait for them, so each takes a thread for as long as it lasts.
 
 use crate::{
-    drivers::{api::door::Door, helpers, provider::LocalProvider},
+    drivers::{
+        api::door::Door,
+        helpers,
+        provider::{self, Provider as Machines},
+    },
     model::io::{Input, Provided, ProviderCall},
 };
 use proto::Spawner;
@@ -13,23 +17,23 @@ const CALLS_MAX: usize = 3;
 
 /// The provider this node's config names.
 pub struct Provider {
-    local: Arc<LocalProvider>,
+    machines: Arc<dyn Machines>,
     spawner: Spawner,
     door: Door,
     turns: Arc<Semaphore>,
 }
 
 impl Provider {
-    pub fn new(local: LocalProvider, spawner: Spawner, door: Door) -> Provider {
-        Provider { local: Arc::new(local), spawner, door, turns: Arc::new(Semaphore::new(CALLS_MAX)) }
+    pub fn new(machines: Arc<dyn Machines>, spawner: Spawner, door: Door) -> Provider {
+        Provider { machines, spawner, door, turns: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
     /// Ends in `Provided { id }`.
     pub fn carry_out(&self, id: u64, call: ProviderCall) {
-        let (local, door, turns) = (self.local.clone(), self.door.clone(), self.turns.clone());
+        let (machines, door, turns) = (self.machines.clone(), self.door.clone(), self.turns.clone());
         let carried_out = async move {
             let _turn = turns.acquire().await;
-            let outcome = helpers::unblock(move || local.carry_out(&call)).await;
+            let outcome = helpers::unblock(move || provider::carry_out(&*machines, &call)).await;
             door.report(Input::Provided { id, outcome });
         };
         self.spawner.0.spawn(carried_out).detach();

@@ -288,7 +288,8 @@ async fn run(
         Replica::new(setup, restored, seed, clock.now()).map_err(|error| RunError::Replica(store_path.display().to_string(), error))?;
 
     let provider = config.provider.clone().map(|ProviderConfig::Local { root, binary }| {
-        Provider::new(LocalProvider::new(root, identity.cluster, identity.cluster_name.clone(), binary), spawner.clone(), door.clone())
+        let local = LocalProvider::new(root, identity.cluster, identity.cluster_name.clone(), binary);
+        Provider::new(Arc::new(local), spawner.clone(), door.clone())
     });
     let told = door.clone();
     let completion = move |result: Result<u64, String>| match result {

@@ -16,7 +16,7 @@ use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
 /// The newest kind of command this build understands.
-pub const KINDS_KNOWN: u32 = 3;
+pub const KINDS_KNOWN: u32 = 4;
 
 /// One entry of the log, as the leader proposed it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -253,6 +253,9 @@ impl Command {
     /// The kind a build must know to carry it out.
     pub fn kind(&self) -> u32 {
         match self {
+            // Parameters of launches: a build that skips them would launch something else.
+            Command::Configure(change) if change.launch.is_some() => 4,
+            Command::Launch { parameters, .. } if !parameters.is_empty() => 4,
             Command::Scale(_) | Command::Configure(_) | Command::KvSet { .. } | Command::KvDelete(_) | Command::TokenCreate { .. } => 1,
             Command::TokenRevoke(_) | Command::NodeRemove(_) | Command::InstanceSet { .. } | Command::Destroy | Command::Join { .. } => 1,
             Command::NodeUpdate { .. } | Command::NodeState { .. } | Command::MemberAssign(_) | Command::MemberClear(_) => 1,

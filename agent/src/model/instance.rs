@@ -1,7 +1,7 @@
 //! A provider's machine, before and while it is a node.
 
 use super::ids::{NodeId, OperationId};
-use alloc::string::String;
+use alloc::{collections::BTreeMap, string::String};
 use minicbor::{Decode, Encode};
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -32,6 +32,10 @@ pub struct InstanceRecord {
     /// When `state` last changed.
     #[n(9)]
     pub since_ms: u64,
+    /// What its launch was made of, decided with it: whoever repeats the launch asks for the very same.
+    #[n(10)]
+    #[cbor(default)]
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// What the provider last said. EC2's states (DescribeInstances, `instanceState`), plus `Failed` for a launch refused.
@@ -94,4 +98,16 @@ pub struct InstanceSeen {
     pub operation: Option<OperationId>,
     pub address: String,
     pub state: InstanceState,
+    /// Where those outside the provider's network reach it, `host:port`; empty: nowhere else than at `address`.
+    pub public_address: String,
+}
+
+/// Parameters of launches that the mind knows; all others are the provider's own business.
+pub mod parameter {
+    /// Managers to ask, a comma between; resolved when the launch is decided.
+    pub const SEEDS: &str = "seeds";
+    /// `true`: spare capacity, cheaper and taken back at will.
+    pub const SPOT: &str = "spot";
+    /// The provider's name of the public address that is to lead to the leader.
+    pub const ADDRESS: &str = "address";
 }

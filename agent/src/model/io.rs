@@ -219,9 +219,20 @@ pub enum Effect {
 pub enum ProviderCall {
     Launch(LaunchRequest),
     Describe,
-    Start { id: String },
-    Stop { id: String },
-    Terminate { id: String },
+    Start {
+        id: String,
+    },
+    Stop {
+        id: String,
+    },
+    Terminate {
+        id: String,
+    },
+    /// Lets the cluster's public address lead to this instance.
+    Attach {
+        id: String,
+        address: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

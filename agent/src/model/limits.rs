@@ -27,6 +27,11 @@ pub const MANAGERS_MAX: usize = 7;
 pub const INSTANCES_MAX: usize = 128;
 /// Ended instances remembered (oldest forgotten first).
 pub const INSTANCES_ENDED_KEPT: usize = 16;
+/// What every launch is made of (image, size, network …), and one name or value of it.
+pub const LAUNCH_PARAMETERS_MAX: usize = 32;
+pub const LAUNCH_PARAMETER_BYTES_MAX: usize = 1024;
+/// After a launch was refused for want of spot capacity, this long none is asked for.
+pub const SPOT_REFUSED_FOR_MS: u64 = 3_600_000;
 pub const REMOVED_NODES_KEPT: usize = 256;
 pub const TOKENS_MAX: usize = 64;
 pub const EVENTS_KEPT: usize = 256;

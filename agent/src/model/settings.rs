@@ -1,5 +1,6 @@
 //! What `new Cluster({...})` may say, replicated.
 
+use alloc::{collections::BTreeMap, string::String};
 use minicbor::{Decode, Encode};
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -71,4 +72,7 @@ pub struct SettingsChange {
     pub replace_after_ms: Option<u64>,
     #[n(5)]
     pub below_min: Option<BelowMin>,
+    /// What launches are made of from now on, all of it; none: as before (kind 4).
+    #[n(6)]
+    pub launch: Option<BTreeMap<String, String>>,
 }

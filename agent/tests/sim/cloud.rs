@@ -87,6 +87,7 @@ impl Cloud {
             operation: instance.operation,
             address: instance.address.clone(),
             state: instance.state,
+            public_address: String::new(),
         };
         self.instances.iter().filter(|(_, instance)| !instance.vanished).map(seen).collect()
     }

@@ -30,6 +30,7 @@ impl Options {
             max_launches_per_hour: number("max_launches_per_hour"),
             replace_after_ms: self.value.get("replace_after").map(|ms| ms.as_u64().unwrap_or(0)),
             below_min: self.value.get("below_min").and_then(Value::as_str).map(str::to_owned),
+            ..Default::default()
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::context::{ClusterFile, Context, Lock};
 use crate::journal::{Journal, What};
 use crate::message::Failure;
 use crate::out::{Out, now_ms};
-use agent::drivers::provider::LocalProvider;
+use agent::drivers::provider::{LocalProvider, Provider};
 use agent::model::ids::ClusterId;
 use agent::model::instance::InstanceSeen;
 use agent::model::limits;
@@ -50,7 +50,7 @@ pub struct Project {
 pub struct Site {
     pub cluster: ClusterFile,
     pub journal: Journal,
-    pub provider: LocalProvider,
+    pub provider: Box<dyn Provider>,
 }
 
 impl Project {
@@ -116,7 +116,7 @@ impl Project {
         }
         // Ending instances needs no program; starting one says what is missing.
         let program = self.context.discod().unwrap_or_default();
-        let provider = LocalProvider::new(self.context.disco(), id, cluster.name.clone(), program);
+        let provider = Box::new(LocalProvider::new(self.context.disco(), id, cluster.name.clone(), program));
         self.site = Some(Site { cluster, journal, provider });
         Ok(())
     }

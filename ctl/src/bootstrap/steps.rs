@@ -7,7 +7,7 @@ use crate::client::{Client, Patience};
 use crate::commands::scale::{self, NotReady};
 use crate::identity;
 use crate::message::Failure;
-use agent::drivers::provider::ProviderError;
+use agent::drivers::provider::{First, ProviderError};
 use agent::model::instance::{InstanceSeen, InstanceState};
 use proto::v1::write_request;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ async fn start_first(project: &mut Project) -> Result<InstanceSeen, Failure> {
     }
     let ran = running(project)?;
     project.context.discod()?;
-    match project.site()?.provider.launch_first() {
+    match project.site()?.provider.launch_first(&First::default()) {
         Ok(launched) if !ran.contains(&launched.id) => {
             project.progress.line(format!("instance {} started ({})", launched.id, host_of(&launched.address)));
         }

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::out::Out;
 use crate::render::{json, plain, status as screen};
-use agent::drivers::provider::LocalProvider;
+use agent::drivers::provider::{LocalProvider, Provider as _};
 use agent::model::instance::{InstanceDesired, InstanceSeen};
 use proto::Spawner;
 use proto::v1::{self, write_request};

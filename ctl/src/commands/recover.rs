@@ -7,7 +7,7 @@
 use super::Desk;
 use crate::client::{CallError, Client, Patience};
 use crate::message::{Exit, Failure};
-use agent::drivers::provider::LocalProvider;
+use agent::drivers::provider::{LocalProvider, Provider as _};
 use agent::model::instance::InstanceState;
 use proto::{Spawner, v1};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};

@@ -17,6 +17,7 @@ use crate::model::{
     task::{Exit, Orders, TaskRecord, TaskState},
 };
 use proto::v1;
+use std::collections::{BTreeMap, HashMap};
 use tonic::Status;
 
 // ---------------------------------------------------------------- in
@@ -145,7 +146,23 @@ fn settings(change: v1::ConfigureRequest) -> Result<SettingsChange, Status> {
         max_launches_per_hour: change.max_launches_per_hour,
         replace_after_ms: change.replace_after_ms,
         below_min,
+        launch: (!change.launch.is_empty()).then(|| launch(change.launch)).transpose()?,
     })
+}
+
+fn launch(wire: HashMap<String, String>) -> Result<BTreeMap<String, String>, Status> {
+    if wire.len() > limits::LAUNCH_PARAMETERS_MAX {
+        return Err(refuse("invalid", format!("a launch has at most {} parameters, not {}", limits::LAUNCH_PARAMETERS_MAX, wire.len())));
+    }
+    for (name, value) in &wire {
+        if name.is_empty() || name.len() > limits::NAME_BYTES_MAX {
+            return Err(invalid("launch", name));
+        }
+        if value.len() > limits::LAUNCH_PARAMETER_BYTES_MAX {
+            return Err(invalid(name, value));
+        }
+    }
+    Ok(wire.into_iter().collect())
 }
 
 fn role(text: &str) -> Result<Role, Status> {

@@ -5,7 +5,7 @@
 //! before that, the copy reads the end of the pipe instead and ends: no process of ours ever runs unrecorded.
 
 use super::{
-    ProviderError, file,
+    Capabilities, Drift, First, Launched, Provider, ProviderError, file, first_operation,
     folder::{self, Contents, Folder, InstanceFile, Instances},
 };
 use crate::{
@@ -13,12 +13,12 @@ use crate::{
     model::{
         ids::{ClusterId, OperationId},
         instance::{InstanceSeen, InstanceState},
-        io::{Provided, ProviderCall},
         limits,
         query::LaunchRequest,
     },
 };
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
@@ -31,14 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PORT: u16 = 5080;
 /// Addresses with the same first three numbers.
 const PER_NET: u32 = 250;
-
-/// An instance as a launch leaves it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launched {
-    pub operation: OperationId,
-    pub id: String,
-    pub address: String,
-}
 
 /// Makes, starts and ends the instances of one project folder. All calls block: they start processes and wait for them.
 #[derive(Debug, Clone)]
@@ -68,41 +60,6 @@ impl LocalProvider {
         LocalProvider { instances: Instances::in_project(&root), root, cluster, cluster_name, program }
     }
 
-    /// Carries out what the leader's plan asks for.
-    pub fn carry_out(&self, call: &ProviderCall) -> Provided {
-        let outcome = match call {
-            ProviderCall::Launch(request) => {
-                self.launch(request).map(|l| Provided::Launched { operation: l.operation, id: l.id, address: l.address })
-            }
-            ProviderCall::Describe => self.describe().map(Provided::Described),
-            ProviderCall::Start { id } => self.start(id).map(|()| Provided::Done),
-            ProviderCall::Stop { id } => self.stop(id).map(|()| Provided::Done),
-            ProviderCall::Terminate { id } => self.terminate(id).map(|()| Provided::Done),
-        };
-        outcome.unwrap_or_else(|e| Provided::Failed { final_: e.is_final(), why: with_causes(&e) })
-    }
-
-    /// The instance that originates the cluster, launched by `disco`: ordinal 1, operation 0 of epoch 0.
-    ///
-    /// # Errors
-    /// As [`LocalProvider::launch`].
-    pub fn launch_first(&self) -> Result<Launched, ProviderError> {
-        let mut config = toml::Table::new();
-        config.insert("originate".into(), true.into());
-        self.launch_as(OperationId { cluster: self.cluster, epoch: 0, index: 0 }, 1, config)
-    }
-
-    /// Makes and starts an instance, once an operation: asked again it continues where it stopped, or has nothing left to do.
-    ///
-    /// # Errors
-    /// The operation was terminated, the ordinal is another's, or the disk or the program fails.
-    pub fn launch(&self, request: &LaunchRequest) -> Result<Launched, ProviderError> {
-        let mut config = toml::Table::new();
-        config.insert("token".into(), request.token.clone().into());
-        config.insert("seeds".into(), request.seeds.clone().into());
-        self.launch_as(request.operation, request.ordinal, config)
-    }
-
     fn launch_as(&self, operation: OperationId, ordinal: u32, mut config: toml::Table) -> Result<Launched, ProviderError> {
         let id = folder::id_of(ordinal);
         let address = address_of(self.cluster, ordinal);
@@ -125,70 +82,6 @@ impl LocalProvider {
         self.instances.make(&Contents { about, program: &self.program, config: config.to_string() })?;
         self.start(&id)?;
         Ok(Launched { operation, id, address })
-    }
-
-    /// All instances of this cluster, running or not.
-    ///
-    /// # Errors
-    /// The folders cannot be read.
-    pub fn describe(&self) -> Result<Vec<InstanceSeen>, ProviderError> {
-        let mut seen = Vec::new();
-        for (id, about) in
-            self.instances.list()?.into_iter().filter(|(_, about)| folder::is_of(about, self.cluster)).take(limits::INSTANCES_MAX)
-        {
-            let pid = self.instances.path_of(&id).join("pid");
-            let state = match ProcessRecord::read(&pid).map_err(file("read", &pid))? {
-                None => InstanceState::Pending,
-                Some(process) if process.alive().map_err(file("look for the process of", &pid))? => InstanceState::Running,
-                Some(_) => InstanceState::Stopped,
-            };
-            seen.push(InstanceSeen { operation: about.operation(), id, address: about.address, state });
-        }
-        Ok(seen)
-    }
-
-    /// Starts an instance that does not run. Two at once start one.
-    ///
-    /// # Errors
-    /// There is no such instance, it was terminated, or its program does not start.
-    pub fn start(&self, id: &str) -> Result<(), ProviderError> {
-        let folder = self.instances.open(id)?.ok_or_else(|| ProviderError::Unknown { id: id.into() })?;
-        if let Some(operation) = self.instances.tombstone(id)? {
-            return Err(ProviderError::Terminated { operation });
-        }
-        if let Some(process) = self.process_of(&folder)?
-            && process.alive().map_err(file("look for the process of", folder.pid()))?
-        {
-            return Ok(());
-        }
-        let log = folder.log()?;
-        spawn(&folder, log).map_err(|source| ProviderError::Start { path: folder.program(), source })
-    }
-
-    /// Ends an instance's process; what is on its disk stays.
-    ///
-    /// # Errors
-    /// There is no such instance, or its process does not end.
-    pub fn stop(&self, id: &str) -> Result<(), ProviderError> {
-        let folder = self.instances.open(id)?.ok_or_else(|| ProviderError::Unknown { id: id.into() })?;
-        self.end(&folder)
-    }
-
-    /// Ends an instance for good. One that is not there has ended already.
-    ///
-    /// # Errors
-    /// Its process does not end, or its folder cannot be removed.
-    pub fn terminate(&self, id: &str) -> Result<(), ProviderError> {
-        let Some(folder) = self.instances.open(id)? else { return self.instances.sweep(id) };
-        // First: from here on whoever repeats the launch is refused, also if we die now.
-        self.instances.bury(&folder)?;
-        if self.process_of(&folder)?.is_some_and(|process| process.pid == std::process::id()) {
-            // A daemon cannot wait for its own end: it only asks, and the next leader's repetition removes the folder.
-            return self.end(&folder);
-        }
-        self.end(&folder)?;
-        self.instances.remove(&folder)?;
-        self.instances.sweep(id)
     }
 
     fn process_of(&self, folder: &Folder) -> Result<Option<ProcessRecord>, ProviderError> {
@@ -214,6 +107,86 @@ impl LocalProvider {
     /// The project's `.disco` folder.
     pub fn root(&self) -> &std::path::Path {
         &self.root
+    }
+}
+
+impl Provider for LocalProvider {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { launches: true, stops: true, attaches: false }
+    }
+
+    fn launch_first(&self, _: &First) -> Result<Launched, ProviderError> {
+        let mut config = toml::Table::new();
+        config.insert("originate".into(), true.into());
+        self.launch_as(first_operation(self.cluster), 1, config)
+    }
+
+    fn launch(&self, request: &LaunchRequest) -> Result<Launched, ProviderError> {
+        let mut config = toml::Table::new();
+        config.insert("token".into(), request.token.clone().into());
+        config.insert("seeds".into(), request.seeds.clone().into());
+        self.launch_as(request.operation, request.ordinal, config)
+    }
+
+    fn describe(&self) -> Result<Vec<InstanceSeen>, ProviderError> {
+        let mut seen = Vec::new();
+        for (id, about) in
+            self.instances.list()?.into_iter().filter(|(_, about)| folder::is_of(about, self.cluster)).take(limits::INSTANCES_MAX)
+        {
+            let pid = self.instances.path_of(&id).join("pid");
+            let state = match ProcessRecord::read(&pid).map_err(file("read", &pid))? {
+                None => InstanceState::Pending,
+                Some(process) if process.alive().map_err(file("look for the process of", &pid))? => InstanceState::Running,
+                Some(_) => InstanceState::Stopped,
+            };
+            seen.push(InstanceSeen { operation: about.operation(), id, address: about.address, state, public_address: String::new() });
+        }
+        Ok(seen)
+    }
+
+    fn start(&self, id: &str) -> Result<(), ProviderError> {
+        let folder = self.instances.open(id)?.ok_or_else(|| ProviderError::Unknown { id: id.into() })?;
+        if let Some(operation) = self.instances.tombstone(id)? {
+            return Err(ProviderError::Terminated { operation });
+        }
+        if let Some(process) = self.process_of(&folder)?
+            && process.alive().map_err(file("look for the process of", folder.pid()))?
+        {
+            return Ok(());
+        }
+        let log = folder.log()?;
+        spawn(&folder, log).map_err(|source| ProviderError::Start { path: folder.program(), source })
+    }
+
+    fn stop(&self, id: &str) -> Result<(), ProviderError> {
+        let folder = self.instances.open(id)?.ok_or_else(|| ProviderError::Unknown { id: id.into() })?;
+        self.end(&folder)
+    }
+
+    fn terminate(&self, id: &str) -> Result<(), ProviderError> {
+        let Some(folder) = self.instances.open(id)? else { return self.instances.sweep(id) };
+        // First: from here on whoever repeats the launch is refused, also if we die now.
+        self.instances.bury(&folder)?;
+        if self.process_of(&folder)?.is_some_and(|process| process.pid == std::process::id()) {
+            // A daemon cannot wait for its own end: it only asks, and the next leader's repetition removes the folder.
+            return self.end(&folder);
+        }
+        self.end(&folder)?;
+        self.instances.remove(&folder)?;
+        self.instances.sweep(id)
+    }
+
+    fn attach(&self, _: &str, _: &str) -> Result<(), ProviderError> {
+        Err(ProviderError::Unable { kind: self.kind(), what: "move an address" })
+    }
+
+    /// Folders hold what was written in them: nobody else has a hand in it.
+    fn drift(&self, _: &BTreeMap<String, String>) -> Result<Vec<Drift>, ProviderError> {
+        Ok(Vec::new())
     }
 }
 
@@ -246,9 +219,4 @@ fn spawn(folder: &Folder, log: std::fs::File) -> io::Result<()> {
     let process = ProcessRecord::of(pid)?.ok_or_else(|| failed(format!("process {pid} ended at once")))?;
     process.write(&folder.pid())?;
     go.expect("it is piped").write_all(b"\n")
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

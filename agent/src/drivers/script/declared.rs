@@ -72,5 +72,6 @@ fn settings(options: &Value) -> SettingsChange {
             Some("keep") => Some(BelowMin::Keep),
             _ => None,
         },
+        launch: None,
     }
 }

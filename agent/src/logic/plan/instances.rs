@@ -7,9 +7,9 @@
 use super::{Call, CallKey, Decision, Found, Sight};
 use crate::model::{
     command::Command,
-    instance::{InstanceDesired, InstanceRecord, InstanceState},
-    limits::LAUNCH_RETRY_MAX_MS,
-    node::NodeState,
+    instance::{InstanceDesired, InstanceRecord, InstanceState, parameter},
+    limits::{LAUNCH_PARAMETER_BYTES_MAX, LAUNCH_RETRY_MAX_MS, SPOT_REFUSED_FOR_MS},
+    node::{NodeRecord, NodeState},
 };
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ const DESCRIBE_ALERT_MS: u64 = 1_000;
 const DESCRIBE_URGENT_MS: u64 = 100;
 /// After this long a launch that nobody answered is settled by looking for it.
 const LAUNCH_SETTLES_AFTER_MS: u64 = 60_000;
+/// The public address may be moved by hand: moved back after this long.
+const ATTACH_AGAIN_MS: u64 = 300_000;
 /// Silence that is worth asking the provider about.
 const SUSPICIOUS_SILENCE_MS: u64 = 1_000;
 
@@ -31,6 +33,7 @@ pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
     if !sight.state.destroying {
         scale(sight, decisions);
         replace(sight, decisions);
+        attach(sight, decisions);
     }
     describe(sight, decisions);
 }
@@ -126,7 +129,7 @@ fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
             if sight.state.brake(sight.stamp_ms()).is_some() {
                 return;
             }
-            decisions.push(Decision::Propose(Command::Launch { ordinal, parameters: BTreeMap::new() }));
+            decisions.push(Decision::Propose(Command::Launch { ordinal, parameters: parameters(sight) }));
         }
     } else if count > desired {
         let mut victims: Vec<&InstanceRecord> = sight
@@ -139,6 +142,46 @@ fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
         for victim in victims.into_iter().take(count - desired) {
             end(victim, decisions);
         }
+    }
+}
+
+/// What a launch decided now is made of.
+///
+/// All of it is in the record of the decision, managers to ask included: the provider knows a repetition by its being
+/// the same, and every leader repeats it so.
+fn parameters(sight: &Sight) -> BTreeMap<String, String> {
+    let mut parameters = sight.state.launch.clone();
+    if parameters.is_empty() {
+        return parameters;
+    }
+    let may_answer = |n: &&NodeRecord| n.id == sight.me || n.member.is_some() && n.state == NodeState::Ready;
+    let mut nodes: Vec<&NodeRecord> = sight.state.nodes.values().filter(may_answer).collect();
+    nodes.sort_by_key(|n| n.id != sight.me);
+    let mut seeds = String::new();
+    for node in nodes.into_iter().filter(|n| !n.address.is_empty()) {
+        if seeds.len() + node.address.len() < LAUNCH_PARAMETER_BYTES_MAX {
+            seeds = if seeds.is_empty() { node.address.clone() } else { format!("{seeds},{}", node.address) };
+        }
+    }
+    parameters.insert(parameter::SEEDS.into(), seeds);
+    // A refusal is final for its launch. The next one is another decision, so it may ask for something else.
+    let wants_spot = |of: &BTreeMap<String, String>| of.get(parameter::SPOT).is_some_and(|spot| spot == "true");
+    let refused = |i: &InstanceRecord| {
+        i.state == InstanceState::Failed && wants_spot(&i.parameters) && i.since_ms + SPOT_REFUSED_FOR_MS > sight.stamp_ms()
+    };
+    if wants_spot(&parameters) && sight.state.instances.values().any(refused) {
+        parameters.insert(parameter::SPOT.into(), "false".into());
+    }
+    parameters
+}
+
+/// The public address leads to whoever leads: at the start of a leadership, and looked at again now and then.
+fn attach(sight: &Sight, decisions: &mut Vec<Decision>) {
+    let Some(address) = sight.state.launch.get(parameter::ADDRESS).filter(|address| !address.is_empty()) else { return };
+    let due = sight.observed.attached_at().is_none_or(|at| at + ATTACH_AGAIN_MS <= sight.now.mono);
+    let own = sight.state.instance_of(sight.me).and_then(|i| i.id.clone());
+    if let Some(id) = own.filter(|_| due && sight.observed.may_call(CallKey::Attach, sight.now.mono)) {
+        decisions.push(Decision::Call(Call::Attach { id, address: address.clone() }));
     }
 }
 

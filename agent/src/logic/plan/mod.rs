@@ -56,11 +56,31 @@ pub enum Decision {
 pub enum Call {
     Launch(OperationId),
     Describe,
-    Start { operation: OperationId, id: String },
-    Stop { operation: OperationId, id: String },
-    Terminate { operation: OperationId, id: String },
-    Enlist { node: NodeId, member: MemberId },
-    Discharge { node: NodeId, member: MemberId },
+    Start {
+        operation: OperationId,
+        id: String,
+    },
+    Stop {
+        operation: OperationId,
+        id: String,
+    },
+    Terminate {
+        operation: OperationId,
+        id: String,
+    },
+    /// The public address follows the leader.
+    Attach {
+        id: String,
+        address: String,
+    },
+    Enlist {
+        node: NodeId,
+        member: MemberId,
+    },
+    Discharge {
+        node: NodeId,
+        member: MemberId,
+    },
 }
 
 impl Call {
@@ -71,6 +91,7 @@ impl Call {
             Call::Start { operation, .. } => CallKey::Start(*operation),
             Call::Stop { operation, .. } => CallKey::Stop(*operation),
             Call::Terminate { operation, .. } => CallKey::Terminate(*operation),
+            Call::Attach { .. } => CallKey::Attach,
             Call::Enlist { member, .. } => CallKey::Enlist(*member),
             Call::Discharge { member, .. } => CallKey::Discharge(*member),
         }

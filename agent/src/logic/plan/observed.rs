@@ -26,6 +26,7 @@ pub enum CallKey {
     Start(OperationId),
     Stop(OperationId),
     Terminate(OperationId),
+    Attach,
     Enlist(MemberId),
     Discharge(MemberId),
 }
@@ -68,6 +69,7 @@ pub struct Observed {
     enlisted: BTreeSet<MemberId>,
     discharged: BTreeSet<MemberId>,
     described_at: Option<u64>,
+    attached_at: Option<u64>,
     /// When this leader first saw each instance, and each node that is lost or on its way as such.
     noticed: BTreeMap<OperationId, u64>,
     ailing: BTreeMap<NodeId, u64>,
@@ -236,6 +238,16 @@ impl Observed {
     /// Since when this leader sees the node lost or on its way.
     pub fn ailing_since(&self, node: NodeId) -> Option<u64> {
         self.ailing.get(&node).copied()
+    }
+
+    /// The public address leads here.
+    pub fn attached(&mut self, now: u64) {
+        self.attached_at = Some(now);
+        self.succeeded(CallKey::Attach);
+    }
+
+    pub fn attached_at(&self) -> Option<u64> {
+        self.attached_at
     }
 
     pub fn described_at(&self) -> Option<u64> {

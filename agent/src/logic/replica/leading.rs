@@ -151,6 +151,7 @@ impl Replica {
             Call::Start { id, .. } => ProviderCall::Start { id: id.clone() },
             Call::Stop { id, .. } => ProviderCall::Stop { id: id.clone() },
             Call::Terminate { id, .. } => ProviderCall::Terminate { id: id.clone() },
+            Call::Attach { id, address } => ProviderCall::Attach { id: id.clone(), address: address.clone() },
         };
         let Some(leading) = &mut self.leading else { return };
         let id = leading.observed.begin(call.key(), self.now.mono);
@@ -175,7 +176,7 @@ impl Replica {
             cluster_name: self.state.name.clone(),
             token: token::launch_token(keyring, &self.state.ca, operation),
             seeds,
-            parameters: Default::default(),
+            parameters: instance.parameters.clone(),
         })
     }
 
@@ -222,6 +223,7 @@ impl Replica {
                 found.problem.clear();
             }
             (CallKey::Stop(_), Provided::Done) => observed.back_off(key, now),
+            (CallKey::Attach, Provided::Done) => observed.attached(now),
             (_, Provided::Done) => observed.succeeded(key),
             (key, Provided::Failed { why, final_ }) => {
                 observed.back_off(key, now);

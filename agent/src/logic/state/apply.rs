@@ -83,7 +83,7 @@ impl State {
             Command::NodeState { node, state, reason } => self.node_state(node, state, &reason),
             Command::MemberAssign(node) => self.member_assign(node),
             Command::MemberClear(node) => self.member_clear(node),
-            Command::Launch { ordinal, .. } => self.launch(index, ordinal),
+            Command::Launch { ordinal, parameters } => self.launch(index, ordinal, parameters),
             Command::InstanceSeen { operation, id, address, state, problem } => self.instance_seen(operation, id, address, state, &problem),
             Command::Leading(node) => self.leading(node),
             Command::NodePrefer { node, role } => self.node_prefer(node, role),
@@ -133,6 +133,9 @@ impl State {
         match self.with_settings(change) {
             Ok(settings) => {
                 self.settings = settings;
+                if let Some(launch) = &change.launch {
+                    self.launch = launch.clone();
+                }
                 Outcome::Done
             }
             Err(why) => Outcome::refused("invalid", why),

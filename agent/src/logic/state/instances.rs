@@ -7,6 +7,8 @@ use crate::model::{
     limits::{INSTANCES_ENDED_KEPT, INSTANCES_MAX},
 };
 
+use std::collections::BTreeMap;
+
 const HOUR_MS: u64 = 3_600_000;
 
 impl State {
@@ -37,7 +39,7 @@ impl State {
         None
     }
 
-    pub(super) fn launch(&mut self, index: u64, ordinal: u32) -> Outcome {
+    pub(super) fn launch(&mut self, index: u64, ordinal: u32, parameters: BTreeMap<String, String>) -> Outcome {
         let stamp = self.stamp_ms;
         while self.launches.front().is_some_and(|at| at + HOUR_MS <= stamp) {
             self.launches.pop_front();
@@ -62,6 +64,7 @@ impl State {
             launched_ms: stamp,
             problem: String::new(),
             since_ms: stamp,
+            parameters,
         };
         self.instances.insert(operation, record);
         Outcome::Done

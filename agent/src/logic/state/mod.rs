@@ -109,6 +109,10 @@ pub struct State {
     #[n(26)]
     #[cbor(default)]
     pub below_min: bool,
+    /// What the next launches are made of.
+    #[n(27)]
+    #[cbor(default)]
+    pub launch: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -139,6 +143,7 @@ impl State {
                 launched_ms: stamp_ms,
                 problem: String::new(),
                 since_ms: stamp_ms,
+                parameters: BTreeMap::new(),
             };
             state.instances.insert(operation, record);
             state.next_ordinal = 2;
