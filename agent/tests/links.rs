@@ -6,6 +6,7 @@ use agent::{
             Api,
             door::{self, Door, Inbox},
         },
+        artifacts::Artifacts,
         peers::Peers,
         pki::{self, Authority, Doorkeeper, Trust},
         runtime::{Runtime, process::start::Here},
@@ -67,7 +68,15 @@ impl End {
     fn serve(&self, spawner: &Spawner, at: SocketAddr, caller: &End, manager: bool) -> (SocketAddr, smol::Task<()>) {
         let doorkeeper = Doorkeeper::new(ClusterId(1), 0);
         let logs = self.runtime.logs.clone();
-        let api = Api::new(self.node, self.door.clone(), self.peers.clone(), self.trust.clone(), doorkeeper, logs);
+        let api = Api::new(
+            self.node,
+            self.door.clone(),
+            self.peers.clone(),
+            self.trust.clone(),
+            doorkeeper,
+            logs,
+            Artifacts::new(self._folder.path()),
+        );
         api.gate.learn(Arc::new(Access { nodes: vec![(caller.node, caller.key.clone(), manager)], removed: vec![], leader: None }));
         let limits = ServerLimits::default();
         let listener = Listener::tcp(at, self.trust.server_tls()).expect("the address is free");

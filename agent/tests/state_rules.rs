@@ -223,6 +223,22 @@ fn what_outsiders_can_grow_is_bounded() {
 }
 
 #[test]
+fn what_launches_are_made_of_is_kept_with_each_of_them() {
+    let mut log = Log::new();
+    let made_of = |image: &str| BTreeMap::from([("image".to_owned(), image.to_owned())]);
+    let set = |launch| Command::Configure(SettingsChange { launch, ..SettingsChange::default() });
+    assert_eq!((set(Some(made_of("a"))).kind(), set(None).kind()), (4, 1), "an older build would launch something else");
+    log.apply(set(Some(made_of("a"))));
+    log.apply(Command::Launch { ordinal: 2, parameters: log.state.launch.clone() });
+    log.apply(set(Some(made_of("b"))));
+    log.apply(set(None));
+    assert_eq!(log.state.launch, made_of("b"));
+    let launched = log.state.instances.values().find(|i| i.ordinal == 2).expect("just launched");
+    assert_eq!(launched.parameters, made_of("a"), "whoever repeats this launch asks for the very same");
+    assert_eq!(State::decode(&log.state.encode()).as_ref(), Ok(&log.state));
+}
+
+#[test]
 fn a_snapshot_gives_back_the_same_state() {
     let mut log = Log::new();
     log.token("t", HOUR, 2);

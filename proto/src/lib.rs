@@ -9,6 +9,7 @@
 
 mod channel;
 mod connection;
+pub mod download;
 mod explain;
 mod io;
 mod routes;

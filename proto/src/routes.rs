@@ -59,6 +59,20 @@ impl Routes {
         self.add(server.max_decoding_message_size(bytes).max_encoding_message_size(bytes))
     }
 
+    /// Adds something that is no gRPC: whatever is asked for under `/name/`. It sets its own bounds.
+    #[must_use]
+    pub fn plain<F>(mut self, name: &'static str, answer: impl Fn(http::Request<Body>) -> F + Send + Sync + 'static) -> Routes
+    where
+        F: Future<Output = http::Response<Body>> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |request| {
+            let answer = answer(request);
+            Box::pin(async move { Ok(answer.await) })
+        });
+        Arc::make_mut(&mut self.handlers).push((name, handler));
+        self
+    }
+
     fn add<S>(mut self, service: S) -> Routes
     where
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     drivers::{
         api::{Api, door},
+        artifacts::Artifacts,
         peers::Peers,
         pki::{self, Doorkeeper, FilesError, JoinToken, KeyFiles, PkiError, Trust},
         provider::LocalProvider,
@@ -243,7 +244,15 @@ async fn run(
     let peers = Peers::new(spawner.clone(), door.clone(), Box::new(move |node| trust.client_tls(node)));
     let doorkeeper = Doorkeeper::new(identity.cluster, syscall::effective_uid());
     let runtime = runtime(&data_dir, &identity, &advertised, &spawner, &door)?;
-    let api = Api::new(identity.node, door.clone(), peers.clone(), keys.trust.clone(), doorkeeper, runtime.logs.clone());
+    let api = Api::new(
+        identity.node,
+        door.clone(),
+        peers.clone(),
+        keys.trust.clone(),
+        doorkeeper,
+        runtime.logs.clone(),
+        Artifacts::new(data_dir.path()),
+    );
 
     let setting = script::Setting {
         node: identity.node,

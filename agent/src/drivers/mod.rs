@@ -1,6 +1,7 @@
 //! Floor 2: the hands. They do and report; they never decide. They see `model` only.
 
 pub mod api;
+pub mod artifacts;
 pub mod cap;
 pub mod helpers;
 mod mappings;

@@ -42,6 +42,10 @@ pub enum Request {
         secret: String,
         node: super::command::Joiner,
     },
+    /// Whether the secret part of a token lets its holder fetch a program. No use of the token, and never forwarded.
+    Fetch {
+        secret: String,
+    },
     /// A node's word about itself.
     Report(Report),
     /// What would change if these modules were applied (path to source), or, with none, if the modules before those in force

@@ -24,7 +24,7 @@ const PER_SECOND: u32 = 10;
 /// Refused joiners that wait for their answer at once.
 const WAITING_MAX: usize = 16;
 /// A refusal takes this long and up to twice as long.
-const REFUSAL_DELAY: Duration = Duration::from_millis(500);
+pub(super) const REFUSAL_DELAY: Duration = Duration::from_millis(500);
 
 pub struct JoinService(pub Arc<Api>);
 
@@ -97,7 +97,7 @@ impl Api {
 /// A bucket that holds `PER_SECOND` drops and gets one back every 1/`PER_SECOND` s; and the places to wait in.
 pub(super) struct Throttle {
     bucket: Mutex<Option<(u32, Instant)>>,
-    places: smol::lock::Semaphore,
+    pub(super) places: smol::lock::Semaphore,
 }
 
 impl Default for Throttle {
@@ -107,7 +107,7 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    fn try_take(&self, now: Instant) -> bool {
+    pub(super) fn try_take(&self, now: Instant) -> bool {
         let interval = Duration::from_secs(1) / PER_SECOND;
         let mut bucket = self.bucket.lock().expect("no code that holds this lock can panic");
         let (drops, since) = bucket.get_or_insert((PER_SECOND, now));

@@ -4,6 +4,7 @@
 //! out as protobuf; a follower passes it on to the leader.
 
 pub mod activity;
+mod artifact;
 pub mod convert;
 mod disco;
 pub mod door;
@@ -18,11 +19,12 @@ pub mod watch;
 use self::{activity::Activity, door::Door, gate::Gate, join::Throttle, watch::Changes};
 use crate::{
     drivers::{
+        artifacts::Artifacts,
         peers::Peers,
         pki::{Doorkeeper, PkiError, Trust},
         runtime::growth::Logs,
     },
-    model::ids::NodeId,
+    model::{ids::NodeId, limits::ARTIFACT_FETCHES_MAX},
 };
 use proto::{Routes, ServerLimits};
 use smol::lock::Mutex;
@@ -43,10 +45,21 @@ pub struct Api {
     /// Held while a snapshot comes in: each may be megabytes.
     snapshots: Mutex<()>,
     throttle: Throttle,
+    artifacts: Artifacts,
+    /// Programs that go out.
+    fetches: Arc<smol::lock::Semaphore>,
 }
 
 impl Api {
-    pub fn new(node: NodeId, door: Door, peers: Peers, trust: Arc<Trust>, doorkeeper: Doorkeeper, logs: Arc<Logs>) -> Arc<Api> {
+    pub fn new(
+        node: NodeId,
+        door: Door,
+        peers: Peers,
+        trust: Arc<Trust>,
+        doorkeeper: Doorkeeper,
+        logs: Arc<Logs>,
+        artifacts: Artifacts,
+    ) -> Arc<Api> {
         Arc::new(Api {
             node,
             door,
@@ -58,15 +71,19 @@ impl Api {
             logs,
             snapshots: Mutex::new(()),
             throttle: Throttle::default(),
+            artifacts,
+            fetches: Arc::new(smol::lock::Semaphore::new(ARTIFACT_FETCHES_MAX)),
         })
     }
 
-    /// All three services; the same on the port and on control.sock.
+    /// All three services, and programs; the same on the port and on control.sock.
     pub fn routes(self: &Arc<Api>, limits: &ServerLimits) -> Routes {
+        let api = self.clone();
         Routes::new(limits)
             .disco(Arc::new(disco::DiscoService(self.clone())))
             .join(Arc::new(join::JoinService(self.clone())))
             .peer(Arc::new(peer::PeerService(self.clone())))
+            .plain(artifact::PATH, move |request| artifact::serve(api.clone(), request))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
         codec,
         command::{Command, Joiner, Proposal},
         ids::{NodeId, RequestId, Ticket},
+        instance::InstanceDesired,
         io::Effect,
         limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX},
         node::is_address,
@@ -40,6 +41,7 @@ impl Replica {
             (Request::Eval { expression }, Principal::Admin) => self.handle_eval(ticket, expression),
             (Request::Recover { lost }, Principal::Admin) => self.handle_recover(ticket, &lost),
             (Request::Join { secret, node }, _) => self.handle_join(ticket, &secret, node),
+            (Request::Fetch { secret }, _) => self.handle_fetch(ticket, &secret),
             (Request::Report(report), Principal::Node(node)) if *node == report.node => self.handle_report(ticket, report),
             (Request::Report(report), Principal::Node(node)) => {
                 self.refuse(ticket, "denied", format!("node {node} may not report for node {}", report.node));
@@ -156,6 +158,25 @@ impl Replica {
             return self.refuse(ticket, "token_unknown", "the token is not of this cluster, or was revoked".into());
         };
         self.propose_for(ticket, None, None, Command::Join { credential, node: Box::new(node) }, None);
+    }
+
+    /// By this manager's own state, which may lag: a token that is too new for it is good a moment later.
+    fn handle_fetch(&mut self, ticket: Ticket, secret: &str) {
+        let Some(keyring) = &self.config.keyring else {
+            return self.refuse(ticket, "not_a_manager", "this node is a worker; ask a manager".into());
+        };
+        let stamp_ms = self.state.stamp_ms.max(self.now.wall);
+        let good = match token::check_launch(keyring, self.state.cluster, secret) {
+            Some(operation) => self.state.instances.get(&operation).is_some_and(|i| !i.ended() && i.desired != InstanceDesired::Terminated),
+            None => {
+                let hash = token::sha256(secret.as_bytes());
+                self.state.tokens.values().any(|t| t.hash == hash && t.expires_ms > stamp_ms)
+            }
+        };
+        match good {
+            true => self.reply(ticket, Answer::Written { index: self.applied, result: Written::Done }),
+            false => self.refuse(ticket, "token_unknown", "the token is not of this cluster, or was revoked".into()),
+        }
     }
 
     fn handle_report(&mut self, ticket: Ticket, report: Report) {
