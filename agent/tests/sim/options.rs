@@ -136,7 +136,7 @@ impl Options {
         let mut options = Options::draw(&mut Rng::new(0));
         options.heal();
         Options {
-            nodes_max: 5,
+            nodes_max: 9,
             managers: 3,
             outsiders: 0,
             replace_after_ms: 10_000,

@@ -9,6 +9,7 @@ use agent::{
         ids::RequestId,
         node::Role,
         query::{Answer, Op, Principal, Query, Request, View},
+        settings::SettingsChange,
     },
 };
 use std::rc::Rc;
@@ -23,6 +24,8 @@ pub const PLAYS: &[(&str, &str)] = &[
     ("all_are_killed_at_once", include_str!("../raft_scripts/all_are_killed_at_once.txt")),
     ("a_survivor_goes_on_without_the_others", include_str!("../raft_scripts/a_survivor_goes_on_without_the_others.txt")),
     ("promotion_and_demotion_are_swaps", include_str!("../raft_scripts/promotion_and_demotion_are_swaps.txt")),
+    ("five_die_one_after_the_other", include_str!("../raft_scripts/five_die_one_after_the_other.txt")),
+    ("one_seven_one", include_str!("../raft_scripts/one_seven_one.txt")),
     ("a_removed_node_stays_out", include_str!("../raft_scripts/a_removed_node_stays_out.txt")),
 ];
 
@@ -65,6 +68,16 @@ impl Stage {
                 let nodes = number(nodes)? as u32;
                 self.world.workload.target = nodes;
                 self.write(Op::Scale(nodes))
+            }
+            ["managers", count] => {
+                let managers = number(count)? as u32;
+                (self.world.workload.managers, self.world.workload.managers_most) = (managers, managers);
+                self.write(Op::Configure(SettingsChange { managers: Some(managers), ..SettingsChange::default() }))
+            }
+            // Within the hour: with as many as there were no machine can be had any more.
+            ["launches", most] => {
+                let most = number(most)? as u32;
+                self.write(Op::Configure(SettingsChange { max_launches_per_hour: Some(most), ..SettingsChange::default() }))
             }
             ["write", key, value] => self.write(set(key, value)),
             ["write", key, value, "at", "old", "expects", "no", "answer"] => {

@@ -6,6 +6,10 @@
 //! it, it waits. With two nodes one votes and one learns. A node that is leaving is not chosen; a leader that is not to
 //! vote any more hands leadership on first.
 //!
+//! A lost voter whose seat nobody can take is left out in the end, and the set shrinks to the next odd number: five
+//! nodes that die one after the other leave one that still decides. The voters chosen are never such that those of
+//! them that are lost could keep the others from deciding.
+//!
 //! When all voters are there and have been the same for a while, a voter gives way to a clearly better node.
 
 use super::{Call, CallKey, Decision, Sight, score};
@@ -20,6 +24,11 @@ use crate::{
 
 /// A lost voter keeps its seat this long when somebody else could take it.
 const VOTER_SWAP_AFTER_MS: u64 = 30_000;
+/// And this long when nobody can: longer than most machines take to start again.
+const SHRINK_AFTER_MS: u64 = 60_000;
+/// Ranks of voters that are lost: for a short while, and for long.
+const LOST_LATELY: u8 = 4;
+const LOST_LONG: u8 = 9;
 
 pub(super) fn decide(sight: &Sight, decisions: &mut Vec<Decision>) {
     if sight.membership.pending {
@@ -103,12 +112,12 @@ fn choose<'a>(sight: &Sight<'a>, wish: Wish) -> Chosen<'a> {
             NodeState::Ready if wanted => 1,
             _ if node.id == sight.me && !spared => 2,
             NodeState::Ready | NodeState::Draining if votes && !spared => 3,
-            NodeState::Lost | NodeState::Joining if votes && sight.ailing_ms(node) < VOTER_SWAP_AFTER_MS => 4,
+            NodeState::Lost | NodeState::Joining if votes && sight.ailing_ms(node) < VOTER_SWAP_AFTER_MS => LOST_LATELY,
             NodeState::Ready if node.member.is_some() && !spared => 5,
             NodeState::Ready if !spared => 6,
             NodeState::Ready | NodeState::Draining if votes => 7,
             NodeState::Ready => 8,
-            NodeState::Lost | NodeState::Joining if votes => 9,
+            NodeState::Lost | NodeState::Joining if votes && sight.ailing_ms(node) < SHRINK_AFTER_MS => LOST_LONG,
             NodeState::Lost if learns => {
                 lost_learners.push(node);
                 continue;
@@ -119,6 +128,9 @@ fn choose<'a>(sight: &Sight<'a>, wish: Wish) -> Chosen<'a> {
     }
     let seats = (sight.state.settings.managers as usize).min(ranked.len());
     let odd = if seats.is_multiple_of(2) { seats.saturating_sub(1) } else { seats };
+    // Of a set of one none may be lost, of three one, and so on: else it could not decide.
+    let lately = ranked.iter_mut().filter(|(rank, _)| *rank == LOST_LATELY);
+    lately.skip(odd.saturating_sub(1) / 2).for_each(|(rank, _)| *rank = LOST_LONG);
     let able: Vec<&NodeRecord> = ranked.iter().filter(|(rank, _)| (5..=6).contains(rank)).map(|(_, node)| *node).collect();
     let mut voters = take_best(sight, &mut ranked, odd, Vec::new());
     if let Some((worse, better)) = swap(sight, &voters, &able, wish) {
@@ -200,7 +212,8 @@ fn next_change(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) ->
     let want: Vec<MemberId> = chosen.voters.iter().filter_map(|n| n.member).filter(|m| group.contains(*m)).collect();
     let joins: Vec<MemberId> = want.iter().copied().filter(|m| !group.voters.contains(m)).collect();
     let leaves: Vec<MemberId> = group.voters.iter().copied().filter(|m| !want.contains(m)).collect();
-    let complete = !want.is_empty() && want.len() == chosen.voters.len();
+    let present = chosen.voters.iter().filter(|n| sight.is_ready(n)).count();
+    let complete = !want.is_empty() && want.len() == chosen.voters.len() && 2 * present > want.len();
     if complete && (!joins.is_empty() || !leaves.is_empty()) {
         let able = |m: &MemberId| (sight.caught_up)(*m) && sight.state.node_of_member(*m).is_some_and(|n| sight.is_ready(n));
         if !joins.iter().all(able) {
