@@ -19,8 +19,7 @@ const SETTLE_MAX_MS: u64 = 90_000;
 /// A leader that a restart of all machines needs no longer than this to show itself.
 const LEADERLESS_MS: u64 = 8_000;
 pub const LOOK_EVERY_MS: u64 = 250;
-/// How long nothing may happen at rest, and how soon that must be so.
-const REST_MS: u64 = 5_000;
+/// How soon nothing may happen any more.
 const REST_WITHIN_MS: u64 = 20_000;
 
 pub struct Outcome {
@@ -42,6 +41,7 @@ pub fn play_in(world: &mut World) {
     let nodes = world.rng.between(1, world.options.nodes_max.into()) as u32;
     world.note(20, nodes.into(), || format!("everything is healed; {nodes} nodes are wanted"));
     world.workload.settle(nodes, launched);
+    world.workload.closing = !world.options.busy_to_the_end;
     world.settle_services();
     settle(world);
     world.workload.closing = true;
@@ -67,7 +67,7 @@ fn rest(world: &mut World) {
     };
     let end = world.now + REST_WITHIN_MS;
     let (mut before, mut since) = (look(world), world.now);
-    while world.now < since + REST_MS {
+    while world.now < since + world.options.rest_ms {
         world.run_until(world.now + LOOK_EVERY_MS);
         let after = look(world);
         if after.as_ref().is_none_or(|(.., missing)| missing.is_some()) || after != before {

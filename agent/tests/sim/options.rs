@@ -8,6 +8,9 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub safety_ms: u64,
+    /// Whether clients go on while everything comes to rest, and how long it must then last.
+    pub busy_to_the_end: bool,
+    pub rest_ms: u64,
     pub clients: u64,
     pub nodes_max: u32,
     pub scale_every_ms: u64,
@@ -69,6 +72,8 @@ impl Options {
     pub fn draw(rng: &mut Rng) -> Options {
         Options {
             safety_ms: rng.between(12_000, 30_000),
+            busy_to_the_end: true,
+            rest_ms: 5_000,
             clients: rng.between(1, 3),
             nodes_max: *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 9]).expect("not empty"),
             scale_every_ms: sometimes(rng, 700, 3_000, 15_000),
@@ -121,6 +126,15 @@ impl Options {
             task_trouble: 0,
             whim_every_ms: 0,
         }
+    }
+
+    /// Most histories are short, because a fault strikes early or not at all; some go on for long.
+    pub fn draw_lengths(&mut self, rng: &mut Rng) {
+        if rng.chance(600) {
+            self.safety_ms = rng.between(4_000, 12_000);
+        }
+        self.busy_to_the_end = rng.chance(400);
+        self.rest_ms = *rng.pick(&[1_500, 1_500, 2_500, 5_000]).expect("not empty");
     }
 
     pub fn draw_services(&mut self, rng: &mut Rng) {

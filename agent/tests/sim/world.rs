@@ -133,6 +133,7 @@ impl World {
         let mut options = Options::draw(&mut rng);
         // From chance of its own, so that the other histories stay what they were.
         options.draw_services(&mut Rng::new(!origin.seed));
+        options.draw_lengths(&mut Rng::new(origin.seed.rotate_left(32) ^ !origin.seed));
         if let Some(mutant) = origin.mix {
             mutant.mix(&mut options);
         }
