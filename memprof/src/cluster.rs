@@ -16,7 +16,7 @@ use std::{
 };
 
 /// How long a step of a cluster may take before the scenario gives up.
-const STEP_LIMIT: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
 const COPY_BYTES: usize = 16 * 1024;
 /// The cluster of `disco init`'s client.js.
@@ -130,6 +130,11 @@ impl Status {
         self.nodes.len() == 3 && self.nodes.iter().filter(ready).count() == 3 && self.leading().is_some()
     }
 
+    /// So many members, each of them ready, and a leader.
+    pub fn has_ready(&self, nodes: usize) -> bool {
+        self.nodes.len() == nodes && self.nodes.iter().all(|node| node.state == "ready") && self.leading().is_some()
+    }
+
     /// The leader's entry.
     pub fn leading(&self) -> Option<&Node> {
         self.nodes.iter().find(|node| node.leader && self.leader.as_ref() == Some(&node.id))
@@ -215,7 +220,7 @@ impl Cluster {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Asks until `wanted` holds, at most a minute.
+    /// Asks until `wanted` holds, at most two minutes.
     pub fn wait_for(&self, what: &'static str, wanted: impl Fn(&Status) -> bool) -> Result<Status, ClusterError> {
         let began = Instant::now();
         loop {
@@ -242,6 +247,12 @@ impl Cluster {
         let instance = node.instance.clone().unwrap_or_default();
         let found = self.processes().into_iter().find(|(name, _)| *name == instance);
         found.map(|(_, pid)| pid).ok_or_else(|| ClusterError::NoProcess(format!("{} ({instance})", node.id)))
+    }
+
+    /// What a node wrote to its log.
+    pub fn log_of(&self, instance: &str) -> Result<String, ClusterError> {
+        let path = self.dir().join(".disco/instances").join(instance).join("discod.log");
+        fs::read_to_string(&path).map_err(|source| file("read", &path, source))
     }
 
     /// kill -9.

@@ -14,13 +14,15 @@ use rustls::{
 };
 use std::{
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 /// Distinct keys that are written, so that the load measures requests and not a growing state.
 const KEYS: u64 = 64;
-const VALUE_BYTES: usize = 64;
 /// Requests that one connection may have open: a slow answer must not slow the load down, nor pile up without end.
 const LANES: u32 = 4;
 
@@ -42,6 +44,8 @@ pub struct Plan {
     pub requests_per_second: u32,
     /// Every so many requests is a durable write; the others are linearizable reads.
     pub one_write_in: u32,
+    /// Size of what is written.
+    pub value_bytes: usize,
     /// How long.
     pub seconds: u32,
 }
@@ -147,6 +151,7 @@ struct Turns {
     end: u64,
     gap: Duration,
     one_write_in: u64,
+    value_bytes: usize,
 }
 
 impl Turns {
@@ -158,6 +163,7 @@ impl Turns {
             end: plan.planned(),
             gap: Duration::from_secs(1) / plan.requests_per_second.max(1),
             one_write_in: u64::from(plan.one_write_in.max(1)),
+            value_bytes: plan.value_bytes,
         }
     }
 }
@@ -177,14 +183,16 @@ impl Iterator for Turns {
 async fn ask(channel: Channel, turns: Turns) -> Tally {
     let mut client = DiscoClient::new(channel);
     let mut tally = Tally::default();
-    // The id under which a retry would be recognized; distinct per lane, and nothing here retries.
-    let who = u64::from(std::process::id()) << 32 | turns.next;
+    // The id under which a retry would be recognized; distinct per lane and run, and nothing here retries.
+    static LANES_BEFORE: AtomicU32 = AtomicU32::new(0);
+    let who = u64::from(std::process::id()) << 32 | u64::from(LANES_BEFORE.fetch_add(1, Ordering::Relaxed));
+    let value_bytes = turns.value_bytes;
     for (due, number, writes) in turns {
         smol::Timer::at(due).await;
         let asked = Instant::now();
         let key = format!("load/{}", number % KEYS);
         let answer = if writes {
-            let op = Op::KvSet(KvSet { key, value: vec![b'x'; VALUE_BYTES] });
+            let op = Op::KvSet(KvSet { key, value: vec![b'x'; value_bytes] });
             client.write(WriteRequest { client: who, sequence: number + 1, op: Some(op) }).await.map(drop)
         } else {
             let query = Query::KvGet(KvGet { key });
@@ -230,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_lanes_share_the_requests_evenly_and_one_in_ten_writes() {
-        let plan = Plan { connections: 32, requests_per_second: 1_000, one_write_in: 10, seconds: 2 };
+        let plan = Plan { connections: 32, requests_per_second: 1_000, one_write_in: 10, value_bytes: 64, seconds: 2 };
         let began = Instant::now();
         let mut all: Vec<_> = (0..32 * LANES).flat_map(|index| Turns::new(&plan, index, began)).collect();
         all.sort_by_key(|(_, number, _)| *number);

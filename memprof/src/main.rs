@@ -19,8 +19,8 @@ const HELP: &str = "\
 memprof: measures Disco against its budgets
 
   memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json] [--record FILE]
-      Runs the scenarios (idle, executor, load, leader-changes, tasks, hooks,
-      deploys by default; capped, which needs control groups v2) with DIR/disco and DIR/discod.
+      Runs the scenarios (idle, executor, load, leader-changes, tasks, nine, snapshot, hooks, deploys, joins,
+      requests by default; capped, which needs control groups v2) with DIR/disco and DIR/discod.
       Exit 0: every budget was kept; 1: one was passed, or a scenario could not be brought about.
       --record FILE appends the figures to FILE, one JSON line a run.
   memprof starts --bin-dir DIR

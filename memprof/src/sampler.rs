@@ -71,6 +71,12 @@ impl Process {
     }
 }
 
+/// Has the kernel count a process's VmHWM anew from now on (proc(5), clear_refs).
+pub fn forget_peak(pid: u32) {
+    // Where the kernel cannot, the peak stays that since the start: the stricter figure.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
 /// A process tree at one moment: the root and the helpers it keeps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {

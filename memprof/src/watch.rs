@@ -4,7 +4,7 @@
 //! and to leave one line in the log that a person can compare with last month's.
 
 use crate::{
-    sampler::{INTERVAL, Measured, Sampler},
+    sampler::{self, INTERVAL, Measured, Sampler},
     verdict::{Breach, Budget, Budgets, megabytes},
 };
 use std::{
@@ -21,7 +21,7 @@ pub struct Watch {
     name: String,
     budget: Budget,
     stop: Option<mpsc::Sender<()>>,
-    thread: Option<thread::JoinHandle<Vec<(String, Measured)>>>,
+    thread: Option<thread::JoinHandle<Vec<(String, u32, Measured)>>>,
 }
 
 enum Subject {
@@ -63,7 +63,7 @@ impl Watch {
     fn end(&mut self) -> Vec<Breach> {
         drop(self.stop.take());
         let seen = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        let Some(largest) = seen.iter().map(|(_, measured)| measured).max_by_key(|measured| measured.footprint) else {
+        let Some(largest) = seen.iter().map(|(_, _, measured)| measured).max_by_key(|measured| measured.footprint) else {
             return Vec::new();
         };
         println!(
@@ -76,7 +76,7 @@ impl Watch {
             largest.threads,
             largest.cpu_percent,
         );
-        seen.iter().flat_map(|(who, measured)| self.budget.judge(&format!("{} ({who})", self.name), measured)).collect()
+        seen.iter().flat_map(|(who, _, measured)| self.budget.judge(&format!("{} ({who})", self.name), measured)).collect()
     }
 }
 
@@ -90,7 +90,22 @@ impl Drop for Watch {
     }
 }
 
-fn follow(subject: &Subject, stopped: &mpsc::Receiver<()>) -> Vec<(String, Measured)> {
+/// Does something while each instance of a project folder is sampled, also those that it starts: name, process, figures.
+///
+/// Peaks of processes that ran before are those since now.
+pub(crate) fn during<T>(project: &Path, act: impl FnOnce() -> T) -> (T, Vec<(String, u32, Measured)>) {
+    for (_, pid) in instances(project) {
+        sampler::forget_peak(pid);
+    }
+    let (stop, stopped) = mpsc::channel::<()>();
+    let subject = Subject::Project(project.to_owned());
+    let thread = thread::spawn(move || follow(&subject, &stopped));
+    let done = act();
+    drop(stop);
+    (done, thread.join().expect("sampling does not panic"))
+}
+
+fn follow(subject: &Subject, stopped: &mpsc::Receiver<()>) -> Vec<(String, u32, Measured)> {
     let mut samplers: BTreeMap<u32, (String, Sampler)> = BTreeMap::new();
     loop {
         let processes = match subject {
@@ -104,8 +119,8 @@ fn follow(subject: &Subject, stopped: &mpsc::Receiver<()>) -> Vec<(String, Measu
             break;
         }
     }
-    let measured = samplers.into_values().map(|(who, sampler)| (who, Measured::of(&sampler.finish())));
-    measured.filter(|(_, measured)| measured.samples > 0).collect()
+    let measured = samplers.into_iter().map(|(pid, (who, sampler))| (who, pid, Measured::of(&sampler.finish())));
+    measured.filter(|(_, _, measured)| measured.samples > 0).collect()
 }
 
 /// Where the `local` instances of a project folder were put: their addresses, without ports.

@@ -18,7 +18,7 @@ pub(super) const PHASE: &str = "node-capped-at-16-mb";
 const CAP_BYTES: u64 = 16_000_000;
 const TOP: &str = "/sys/fs/cgroup";
 /// More than the sixteen it grants when room is short. No rate is promised here; in an emulated machine none could be.
-const PLAN: Plan = Plan { connections: 64, requests_per_second: 200, one_write_in: 4, seconds: 20 };
+const PLAN: Plan = Plan { connections: 64, requests_per_second: 200, one_write_in: 4, value_bytes: 64, seconds: 20 };
 
 /// One node: nobody else is in the group.
 const CLIENT_JS: &str = r#"

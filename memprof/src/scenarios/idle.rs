@@ -1,9 +1,14 @@
-//! Idle follower and idle leader: what a node costs nearly all its life.
+//! From nothing to three nodes, then idle follower and idle leader: what a node costs nearly all its life.
 
 use super::{Outcome, ScenarioError};
-use crate::{Measured, Sampler, cluster::Cluster};
+use crate::{
+    Measured, Sampler,
+    cluster::{Cluster, Status},
+    watch,
+};
 use std::{path::Path, thread, time::Duration};
 
+pub(super) const BOOTSTRAP: &str = "bootstrap";
 pub(super) const FOLLOWER: &str = "idle-follower";
 pub(super) const LEADER: &str = "idle-leader";
 
@@ -13,21 +18,26 @@ const SETTLE: Duration = Duration::from_secs(15);
 const WINDOW: Duration = Duration::from_secs(15);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
-    let cluster = Cluster::bootstrap(bin_dir)?;
-    let status = cluster.status()?;
+    let cluster = Cluster::init(bin_dir)?;
+    let (status, starting) = watch::during(&cluster.dir(), || {
+        cluster.disco(&["bootstrap", "--yes"])?;
+        cluster.wait_for("three ready managers", Status::is_whole)
+    });
+    let status = status?;
+    let bootstrap = |(who, _, measured)| Outcome { phase: BOOTSTRAP, who, measured, note: String::new() };
+    let mut outcomes: Vec<Outcome> = starting.into_iter().map(bootstrap).collect();
     thread::sleep(SETTLE);
     let mut samplers = Vec::new();
     for node in &status.nodes {
         samplers.push((node, Sampler::start(cluster.process_of(node)?)));
     }
     thread::sleep(WINDOW);
-    let outcomes = samplers.into_iter().map(|(node, sampler)| Outcome {
+    outcomes.extend(samplers.into_iter().map(|(node, sampler)| Outcome {
         phase: if node.leader { LEADER } else { FOLLOWER },
         who: node.instance.clone().unwrap_or_default(),
         measured: Measured::of(&sampler.finish()),
         note: String::new(),
-    });
-    let outcomes: Vec<Outcome> = outcomes.collect();
+    }));
     let after = cluster.status()?;
     if after.leader != status.leader || !after.is_whole() {
         return Err(ScenarioError::Spoilt(format!("the idle cluster did not stay as it was: {after:?}")));

@@ -7,7 +7,11 @@ mod deploys;
 mod executor;
 mod hooks;
 mod idle;
+mod joins;
 mod leader_changes;
+mod nine_nodes;
+mod requests;
+mod snapshot;
 mod tasks;
 mod under_load;
 
@@ -76,14 +80,19 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "load", run: under_load::run },
     Scenario { name: "leader-changes", run: leader_changes::run },
     Scenario { name: "tasks", run: tasks::run },
+    Scenario { name: "nine", run: nine_nodes::run },
+    Scenario { name: "snapshot", run: snapshot::run },
     Scenario { name: "hooks", run: hooks::run },
     Scenario { name: "deploys", run: deploys::run },
+    Scenario { name: "joins", run: joins::run },
+    Scenario { name: "requests", run: requests::run },
     // The last: it needs control groups of its own.
     Scenario { name: "capped", run: capped::run },
 ];
 
 /// All phases that the scenarios measure: each needs a budget.
 pub const PHASES: &[&str] = &[
+    idle::BOOTSTRAP,
     idle::FOLLOWER,
     idle::LEADER,
     executor::PHASE,
@@ -92,9 +101,17 @@ pub const PHASES: &[&str] = &[
     leader_changes::CHANGING,
     leader_changes::AFTER,
     tasks::PHASE,
+    nine_nodes::LAUNCHING,
+    nine_nodes::LEADER,
+    nine_nodes::OTHER,
+    snapshot::SENT,
+    snapshot::TAKEN,
+    snapshot::AFTER,
     hooks::STEADY,
     hooks::PHASE,
     hooks::AFTER,
     deploys::PHASE,
+    joins::PHASE,
+    requests::PHASE,
     capped::PHASE,
 ];

@@ -375,6 +375,7 @@ impl Replica {
                 Ok(state) => {
                     self.state = state;
                     self.applied = index;
+                    self.log(Level::Info, format!("took over the state as of log entry {index}: {} bytes from the leader", data.len()));
                     self.orders_changed();
                 }
                 Err(error) => return self.stop(true, format!("the leader's snapshot cannot be read: {error}")),
