@@ -2,14 +2,10 @@
 
 mod common;
 
-use common::{Chance, Project, is_running, kill, rounds, text, wait_until};
+use common::{Chance, Project, Writing, is_running, kill, rounds, text, wait_until};
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -47,42 +43,12 @@ fn a_bootstrap_killed_anywhere_and_run_again_ends_with_exactly_three() {
     }
 }
 
-/// Ends the writer also when the test fails: it holds the project, which ends the daemons when it goes.
-struct StopWriting(Arc<AtomicBool>);
-
-impl Drop for StopWriting {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Writes one key after the other, each until it is acknowledged; returns what was acknowledged and the longest gap.
-fn writer(project: Arc<Project>, stop: Arc<AtomicBool>) -> thread::JoinHandle<(Vec<String>, Duration)> {
-    thread::spawn(move || {
-        let (mut acknowledged, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
-        for n in 0.. {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let key = format!("w{n:05}");
-            if project.disco(&["kv", "set", &key, &format!("v{n}")]).status.success() {
-                longest = longest.max(last.elapsed());
-                last = Instant::now();
-                acknowledged.push(key);
-            }
-        }
-        (acknowledged, longest)
-    })
-}
-
 #[test]
 fn a_killed_leader_loses_nothing_and_the_cluster_is_three_again() {
     let project = Arc::new(Project::new());
     project.ok(&["bootstrap", "--yes"]);
     let before = identities(&project);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writing = writer(project.clone(), stop.clone());
-    let guard = StopWriting(stop);
+    let writing = Writing::start(project.clone());
     for round in 0..rounds(3) {
         let leader = project.leader_instance().expect("a leader");
         let pid = project.pid(&leader).expect("it runs");
@@ -91,14 +57,10 @@ fn a_killed_leader_loses_nothing_and_the_cluster_is_three_again() {
         let took = project.wait_for_managers(3, Duration::from_secs(10));
         println!("round {round}: {leader} killed, three ready again after {took:.2?}");
     }
-    drop(guard);
-    let (acknowledged, longest) = writing.join().expect("the writer");
+    let (acknowledged, longest) = writing.end();
     println!("{} writes acknowledged, longest gap {longest:.2?}", acknowledged.len());
     assert!(longest < Duration::from_secs(4), "writes resumed only after {longest:?}");
-    for key in &acknowledged {
-        let value = project.ok(&["kv", "get", key]);
-        assert_eq!(value.trim_end(), format!("v{}", key[1..].parse::<u32>().expect("a number")), "{key}");
-    }
+    project.has_all(&acknowledged);
     assert_eq!(identities(&project), before, "repaired, not replaced");
     assert_eq!(project.running().len(), 3);
     project.ok(&["destroy", "--yes"]);

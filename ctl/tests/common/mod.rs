@@ -5,6 +5,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -138,6 +143,58 @@ impl Project {
         };
         wait_until(within, &format!("{count} ready managers and no other node"), exact, || self.tell());
         began.elapsed()
+    }
+}
+
+impl Project {
+    /// Every acknowledged write of [`Writing`] is there.
+    pub fn has_all(&self, acknowledged: &[String]) {
+        for key in acknowledged {
+            let value = self.ok(&["kv", "get", key]);
+            assert_eq!(value.trim_end(), format!("v{}", key[1..].parse::<u32>().expect("a number")), "{key}");
+        }
+    }
+}
+
+/// Somebody who writes one key after the other, each until it is acknowledged. Ends with the test, also when that fails:
+/// it holds the project, which ends the daemons when it goes.
+pub struct Writing {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<(Vec<String>, Duration)>>,
+}
+
+impl Writing {
+    pub fn start(project: Arc<Project>) -> Writing {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let (mut acknowledged, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
+            for n in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let key = format!("w{n:05}");
+                if project.disco(&["kv", "set", &key, &format!("v{n}")]).status.success() {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                    acknowledged.push(key);
+                }
+            }
+            (acknowledged, longest)
+        });
+        Writing { stop, thread: Some(thread) }
+    }
+
+    /// What was acknowledged, and the longest gap.
+    pub fn end(mut self) -> (Vec<String>, Duration) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("it ends once").join().expect("the writer")
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
