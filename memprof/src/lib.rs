@@ -9,6 +9,7 @@
 
 pub mod cluster;
 pub mod load;
+pub mod puts;
 pub mod sampler;
 pub mod scenarios;
 pub mod starts;

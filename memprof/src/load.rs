@@ -180,12 +180,16 @@ impl Iterator for Turns {
     }
 }
 
+/// The id under which a retry would be recognized; nothing here retries.
+pub(crate) fn new_client() -> u64 {
+    static BEFORE: AtomicU32 = AtomicU32::new(0);
+    u64::from(std::process::id()) << 32 | u64::from(BEFORE.fetch_add(1, Ordering::Relaxed))
+}
+
 async fn ask(channel: Channel, turns: Turns) -> Tally {
     let mut client = DiscoClient::new(channel);
     let mut tally = Tally::default();
-    // The id under which a retry would be recognized; distinct per lane and run, and nothing here retries.
-    static LANES_BEFORE: AtomicU32 = AtomicU32::new(0);
-    let who = u64::from(std::process::id()) << 32 | u64::from(LANES_BEFORE.fetch_add(1, Ordering::Relaxed));
+    let who = new_client();
     let value_bytes = turns.value_bytes;
     for (due, number, writes) in turns {
         smol::Timer::at(due).await;
@@ -198,32 +202,37 @@ async fn ask(channel: Channel, turns: Turns) -> Tally {
             let query = Query::KvGet(KvGet { key });
             client.read(ReadRequest { stale: false, query: Some(query) }).await.map(drop)
         };
-        match answer {
-            Ok(()) => tally.latencies.push(asked.elapsed()),
-            Err(status) => {
-                tally.refused += 1;
-                tally.error = Some(status.message().to_owned());
-            }
-        }
+        tally.note(asked.elapsed(), answer.map_err(|status| status.message().to_owned()));
     }
     tally
 }
 
+/// What one asker saw.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     latencies: Vec<Duration>,
     refused: u64,
     error: Option<String>,
 }
 
 impl Tally {
-    fn add(&mut self, other: Tally) {
+    pub(crate) fn note(&mut self, took: Duration, answer: Result<(), String>) {
+        match answer {
+            Ok(()) => self.latencies.push(took),
+            Err(error) => {
+                self.refused += 1;
+                self.error = Some(error);
+            }
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Tally) {
         self.latencies.extend(other.latencies);
         self.refused += other.refused;
         self.error = other.error.or(self.error.take());
     }
 
-    fn report(mut self, took: Duration) -> Report {
+    pub(crate) fn report(mut self, took: Duration) -> Report {
         self.latencies.sort_unstable();
         let count = self.latencies.len();
         let at = |index: usize| self.latencies.get(index.min(count.saturating_sub(1))).map_or(0.0, |span| span.as_secs_f64() * 1e3);

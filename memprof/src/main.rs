@@ -3,6 +3,7 @@
 use lexopt::prelude::*;
 use memprof::{
     Budgets,
+    load::Identity,
     scenarios::{self, Outcome, Scenario},
     trend::{self, Run},
     verdict::megabytes,
@@ -13,6 +14,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{self, ExitCode},
+    time::Duration,
 };
 
 const HELP: &str = "\
@@ -25,6 +27,9 @@ memprof: measures Disco against its budgets
       --record FILE appends the figures to FILE, one JSON line a run.
   memprof starts --bin-dir DIR
       Starts a task twenty times on an idle cluster and prints how long each took from request to running.
+  memprof puts HOST:PORT [--admin DIR]
+      32 clients write for ten seconds, each again once it is answered; prints writes a second, the median and the
+      99th of 100 in milliseconds. DIR has ca.crt, admin.crt and admin.key of a cluster; without it HOST:PORT is etcd's.
   memprof trend FILE [--svg FILE]
       Draws what was recorded: in the terminal, and as a picture.
   memprof touch BYTES
@@ -33,6 +38,7 @@ memprof: measures Disco against its budgets
 ";
 
 const STARTS: usize = 20;
+const PUTS: Duration = Duration::from_secs(10);
 
 struct Options {
     bin_dir: PathBuf,
@@ -45,6 +51,7 @@ struct Options {
 enum Command {
     Help,
     Starts(PathBuf),
+    Puts { address: String, admin: Option<PathBuf> },
     Touch(usize),
     Trend { file: PathBuf, svg: Option<PathBuf> },
     Run(Options),
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Touch(bytes)) => touch(bytes),
         Ok(Command::Starts(bin_dir)) => starts(&bin_dir),
+        Ok(Command::Puts { address, admin }) => puts(&address, admin.as_deref()),
         Ok(Command::Trend { file, svg }) => draw(&file, svg.as_deref()),
         Ok(Command::Run(options)) => run(&options),
         Err(error) => {
@@ -83,11 +91,14 @@ fn parse() -> Result<Command, Box<dyn Error>> {
     let mut budgets = Budgets::shipped();
     let mut only_starts = false;
     let (mut json, mut record, mut trend, mut svg) = (false, None, None, None);
+    let (mut puts, mut admin) = (None, None);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Value(word) if word == "touch" => return Ok(Command::Touch(parser.value()?.parse()?)),
             Value(word) if word == "starts" => only_starts = true,
+            Value(word) if word == "puts" => puts = Some(parser.value()?.string()?),
+            Long("admin") if puts.is_some() => admin = Some(PathBuf::from(parser.value()?)),
             Value(word) if word == "trend" => trend = Some(PathBuf::from(parser.value()?)),
             Long("svg") if trend.is_some() => svg = Some(PathBuf::from(parser.value()?)),
             Long("record") => record = Some(PathBuf::from(parser.value()?)),
@@ -105,6 +116,9 @@ fn parse() -> Result<Command, Box<dyn Error>> {
     if let Some(file) = trend {
         return Ok(Command::Trend { file, svg });
     }
+    if let Some(address) = puts {
+        return Ok(Command::Puts { address, admin });
+    }
     if chosen.is_empty() {
         chosen = scenarios::ALL[..scenarios::USUAL].iter().collect();
     }
@@ -120,6 +134,23 @@ fn starts(bin_dir: &Path) -> Result<bool, Box<dyn Error>> {
     let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize];
     println!("{STARTS} starts, request to running: {:.1} ms median, {:.1} ms for 90 %, {:.1} ms at most", at(0.5), at(0.9), at(1.0));
     Ok(true)
+}
+
+fn puts(address: &str, admin: Option<&Path>) -> Result<bool, Box<dyn Error>> {
+    let report = match admin {
+        Some(dir) => {
+            let read = |name| fs::read(dir.join(name));
+            let identity = Identity { ca: read("ca.crt")?, certificate: read("admin.crt")?, key: read("admin.key")? };
+            memprof::puts::disco(address, &identity, PUTS)?
+        }
+        None => memprof::puts::etcd(address, PUTS),
+    };
+    if let Some(error) = &report.error {
+        eprintln!("memprof: {} refused: {error}", report.refused);
+    }
+    let [middle, most, _] = report.latency_ms;
+    println!("{:.0} {middle:.1} {most:.1}", report.rate());
+    Ok(report.refused == 0)
 }
 
 /// True if every promise was kept.
