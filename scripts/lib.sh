@@ -119,3 +119,21 @@ seconds_since() {
     local ms=$(($(now_ms) - $1))
     printf '%d.%d' $((ms / 1000)) $((ms % 1000 / 100))
 }
+
+# cloud_python: a Python that has moto and boto3, in $DISCO_TOOLS/cloud; made when it is asked for first.
+cloud_python() {
+    local folder=${DISCO_TOOLS:-$HOME/.cache/disco-tools}/cloud
+    mkdir -p "$folder"
+    (
+        flock 9
+        [ -e "$folder/complete" ] && exit 0
+        install_missing python3 python3
+        python3 -c 'import ensurepip' 2>/dev/null || install_missing python3-venv-is-missing python3-venv
+        rm -rf "$folder/venv"
+        python3 -m venv "$folder/venv" >&2
+        say "installing moto and boto3 into $folder"
+        "$folder/venv/bin/pip" install -q --disable-pip-version-check 'moto[server]==5.*' boto3 >&2
+        touch "$folder/complete"
+    ) 9>"$folder/lock" || die "cannot make a Python with moto in $folder"
+    echo "$folder/venv/bin/python"
+}

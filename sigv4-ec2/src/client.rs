@@ -3,8 +3,7 @@
 //! It blocks, and holds no thread: two small addresses, the last credentials and one idle connection. Cloning shares them.
 
 use crate::{
-    Clock, Credentials, Error, ErrorCode, Source, SystemClock,
-    credentials::{self, CredentialsError},
+    Chain, Clock, Credentials, CredentialsError, Environment, Error, ErrorCode, Source, SystemClock,
     endpoint::{self, Endpoint},
     form::Form,
     http::{self, Answer},
@@ -14,7 +13,7 @@ use crate::{
     time,
 };
 use std::{
-    fmt,
+    fmt, fs,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -61,6 +60,8 @@ pub struct Builder {
     source: Option<Box<dyn Source>>,
     clock: Arc<dyn Clock>,
     roots: Option<Vec<u8>>,
+    environment: Environment,
+    profile: Option<String>,
 }
 
 impl Builder {
@@ -76,9 +77,21 @@ impl Builder {
         self
     }
 
-    /// Where credentials come from; a [`Credentials`] by itself is a source.
+    /// Where credentials come from, instead of a [`Chain`]; a [`Credentials`] by itself is a source.
     pub fn credentials(mut self, source: impl Source + 'static) -> Builder {
         self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The profile of `~/.aws` to take credentials from.
+    pub fn profile(mut self, name: impl Into<String>) -> Builder {
+        self.profile = Some(name.into());
+        self
+    }
+
+    /// Other variables than the process's: custom addresses, credentials, trusted roots.
+    pub fn environment(mut self, environment: Environment) -> Builder {
+        self.environment = environment;
         self
     }
 
@@ -97,25 +110,31 @@ impl Builder {
     /// Makes the client; asks nobody yet.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a malformed region, address or certificate, [`Error::Credentials`] if none were given.
+    /// [`Error::Setting`] for a malformed region, address or certificate.
     pub fn build(self) -> Result<Client, Error> {
         if !endpoint::is_region(&self.region) {
             return Err(setting(format!("region `{}`", self.region), "a region looks like `eu-central-1`"));
         }
-        for url in [&self.ec2, &self.iam].into_iter().flatten() {
+        let variable = |service| self.environment.endpoint(service).map(str::to_owned);
+        let iam = self.iam.or_else(|| self.ec2.clone()).or_else(|| variable("IAM"));
+        let ec2 = self.ec2.or_else(|| variable("EC2"));
+        for url in [&ec2, &iam].into_iter().flatten() {
             let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
             if !host.is_some_and(|host| !host.is_empty() && !host.starts_with('/')) {
                 return Err(setting(format!("endpoint `{url}`"), "it must begin with http:// or https:// and name a host"));
             }
         }
-        let nobody =
-            || Error::Credentials { action: "Client", source: CredentialsError::Nowhere { looked: vec!["the builder".to_owned()] } };
-        let source = self.source.ok_or_else(nobody)?;
-        let agent = http::agent(self.roots.as_deref()).map_err(|source| setting("the trusted roots".to_owned(), source))?;
+        let roots = match (self.roots, self.environment.value("AWS_CA_BUNDLE")) {
+            (None, Some(path)) => Some(fs::read(path).map_err(|source| setting(format!("AWS_CA_BUNDLE={path}"), source))?),
+            (roots, _) => roots,
+        };
+        let agent = http::agent(roots.as_deref()).map_err(|source| setting("the trusted roots".to_owned(), source))?;
+        let chain = || Box::new(Chain::new(self.environment, self.profile, Arc::clone(&self.clock)));
+        let source = self.source.unwrap_or_else(|| chain());
         let shared = Shared {
             agent,
-            ec2: endpoint::ec2(&self.region, self.ec2.as_deref()),
-            iam: endpoint::iam(&self.region, self.iam.as_deref().or(self.ec2.as_deref())),
+            ec2: endpoint::ec2(&self.region, ec2.as_deref()),
+            iam: endpoint::iam(&self.region, iam.as_deref()),
             region: self.region,
             source,
             cached: Mutex::new(None),
@@ -146,9 +165,18 @@ impl Client {
     /// How long one call goes on trying.
     pub const PATIENCE: Duration = PATIENCE;
 
-    /// Begins a client for a region.
+    /// Begins a client for a region. What the builder is not told, the environment says: see [`Environment`].
     pub fn builder(region: impl Into<String>) -> Builder {
-        Builder { region: region.into(), ec2: None, iam: None, source: None, clock: Arc::new(SystemClock::new()), roots: None }
+        Builder {
+            region: region.into(),
+            ec2: None,
+            iam: None,
+            source: None,
+            clock: Arc::new(SystemClock::new()),
+            roots: None,
+            environment: Environment::of_process(),
+            profile: None,
+        }
     }
 
     /// The region.
@@ -324,7 +352,7 @@ fn secs_between(from: SystemTime, to: SystemTime) -> i64 {
 }
 
 /// Reads `<Errors><Error><Code>` (EC2) or `<Error><Code>` (IAM); what is neither is named by its status.
-fn refusal(action: &'static str, answer: &Answer, credentials: &credentials::Credentials) -> Error {
+fn refusal(action: &'static str, answer: &Answer, credentials: &Credentials) -> Error {
     let document = reply::parse(action, &answer.text).ok();
     let root = document.as_ref().map(|document| Element::root(action, document));
     let error = root.and_then(|root| root.at(&["Errors", "Error"]).or_else(|| root.child("Error")));

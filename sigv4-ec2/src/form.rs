@@ -83,11 +83,13 @@ impl Form {
     }
 }
 
-/// RFC 3986, 2.3: everything but the unreserved letters is encoded, in upper case; SigV4 asks for the same.
+/// Of a form (WHATWG URL, "application/x-www-form-urlencoded"): all but RFC 3986's unreserved letters is encoded, in upper
+/// case, and a space is `+`. AWS takes `%20` as well, but this is what its own clients send.
 fn encode(value: &str, into: &mut String) {
     for byte in value.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => into.push(char::from(byte)),
+            b' ' => into.push('+'),
             _ => write!(into, "%{byte:02X}").expect("a String takes everything"),
         }
     }
@@ -105,7 +107,7 @@ mod tests {
         form.tag_specifications(&["instance"], &[("Name".to_owned(), "ü&=".to_owned())].into());
         form.put_some("Nothing", None);
         let expected = "Action=RunInstances&Version=2016-11-15&SecurityGroupId.1=sg-1&SecurityGroupId.2=sg-2\
-            &Filter.1.Name=tag%3Aa%20b&Filter.1.Value.1=x&Filter.1.Value.2=y%2Bz\
+            &Filter.1.Name=tag%3Aa+b&Filter.1.Value.1=x&Filter.1.Value.2=y%2Bz\
             &TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=Name&TagSpecification.1.Tag.1.Value=%C3%BC%26%3D";
         assert_eq!(std::str::from_utf8(form.as_bytes()), Ok(expected));
     }

@@ -34,7 +34,7 @@ mod sign;
 mod time;
 
 pub use client::{Builder, Client};
-pub use credentials::{Credentials, CredentialsError, Source};
+pub use credentials::{Chain, Credentials, CredentialsError, Environment, Imds, Source};
 pub use error::{Error, ErrorCode};
 pub use ops::{
     Filter, Tags,

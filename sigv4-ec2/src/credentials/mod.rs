@@ -1,10 +1,15 @@
 //! Who we are: an access key, and where it comes from.
-//!
-//! The places are asked in the order that Amazon's own tools ask them: what the caller gave, the environment, the
-//! profile in `~/.aws`, the instance's role. The first that has something decides; a broken one is an error and not a
-//! reason to look further, because acting as somebody else would be worse.
 
-use std::{fmt, time::SystemTime};
+mod chain;
+mod environment;
+mod imds;
+mod profile;
+
+pub use chain::Chain;
+pub use environment::Environment;
+pub use imds::Imds;
+
+use std::{fmt, io, path::PathBuf, time::SystemTime};
 
 /// An access key. Never shows its secret, also not in `Debug`.
 #[derive(Clone)]
@@ -86,6 +91,38 @@ pub enum CredentialsError {
         set: String,
         /// The half that is not.
         missing: String,
+    },
+    /// A profile is named that neither file has.
+    #[error("there is no profile `{profile}` in ~/.aws")]
+    NoProfile {
+        /// Its name.
+        profile: String,
+    },
+    /// A profile gets its keys from somebody else.
+    #[error(
+        "profile `{profile}` has {key}, which is not supported; `aws configure export-credentials --profile {profile} --format env` gives keys"
+    )]
+    Indirect {
+        /// Its name.
+        profile: String,
+        /// The setting that says so.
+        key: String,
+    },
+    /// A file is there but cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metadata service does not answer, or not as it should.
+    #[error("cannot ask the metadata service at {url}")]
+    Imds {
+        /// Where.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -191,6 +191,10 @@ impl Client {
 pub(super) fn read(item: Element<'_, '_>) -> Result<Instance, Error> {
     let state = item.child("instanceState").and_then(|state| state.text("name"));
     let metadata = item.child("metadataOptions");
+    // With an interface of its own the groups may stand only there.
+    let interface = item.items("networkInterfaceSet").next();
+    let groups = |of: Element<'_, '_>| of.items("groupSet").filter_map(|group| group.string("groupId")).collect::<Vec<_>>();
+    let security_groups = Some(groups(item)).filter(|groups| !groups.is_empty()).or_else(|| interface.map(groups));
     let zone = item.child("placement").and_then(|placement| placement.string("availabilityZone"));
     Ok(Instance {
         id: item.need("instanceId")?,
@@ -207,7 +211,7 @@ pub(super) fn read(item: Element<'_, '_>) -> Result<Instance, Error> {
         launched: item.text("launchTime").and_then(parse_rfc3339),
         client_token: item.string("clientToken"),
         key_name: item.string("keyName"),
-        security_groups: item.items("groupSet").filter_map(|group| group.string("groupId")).collect(),
+        security_groups: security_groups.unwrap_or_default(),
         tags: item.tags(),
         is_spot: item.text("instanceLifecycle") == Some("spot"),
         needs_metadata_token: metadata.is_some_and(|options| options.text("httpTokens") == Some("required")),
