@@ -91,6 +91,7 @@ fn request(ordinal: u32) -> LaunchRequest {
         operation: OperationId { cluster: CLUSTER, epoch: 1, index: u64::from(ordinal) * 10 },
         ordinal,
         cluster_name: "demo".into(),
+        ca: vec![],
         token: "DISCO1-digest-secret".into(),
         seeds: vec![address_of(CLUSTER, 1)],
         parameters: Default::default(),

@@ -1,12 +1,16 @@
 //! Carries out provider calls: they start processes and wait for them, so each takes a thread for as long as it lasts.
 
+use super::config::ProviderConfig;
 use crate::{
     drivers::{
         api::door::Door,
         helpers,
-        provider::{self, Provider as Machines},
+        provider::{self, AwsConfig, AwsProvider, LocalProvider, Provider as Machines, ProviderError},
     },
-    model::io::{Input, Provided, ProviderCall},
+    model::{
+        ids::ClusterId,
+        io::{Input, Provided, ProviderCall},
+    },
 };
 use proto::Spawner;
 use smol::lock::Semaphore;
@@ -24,8 +28,18 @@ pub struct Provider {
 }
 
 impl Provider {
-    pub fn new(machines: Arc<dyn Machines>, spawner: Spawner, door: Door) -> Provider {
-        Provider { machines, spawner, door, turns: Arc::new(Semaphore::new(CALLS_MAX)) }
+    /// Asks nobody yet.
+    ///
+    /// # Errors
+    /// What the config says cannot be a provider.
+    pub fn of(kind: &ProviderConfig, cluster: ClusterId, name: String, spawner: Spawner, door: Door) -> Result<Provider, ProviderError> {
+        let machines: Arc<dyn Machines> = match kind.clone() {
+            ProviderConfig::Local { root, binary } => Arc::new(LocalProvider::new(root, cluster, name, binary)),
+            ProviderConfig::Aws { region, endpoint } => {
+                Arc::new(AwsProvider::new(&AwsConfig { region, endpoint, profile: None }, cluster, name)?)
+            }
+        };
+        Ok(Provider { machines, spawner, door, turns: Arc::new(Semaphore::new(CALLS_MAX)) })
     }
 
     /// Ends in `Provided { id }`.

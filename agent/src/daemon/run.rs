@@ -7,7 +7,7 @@
 use super::{
     clock::Clock,
     complaint,
-    config::{Config, ConfigError, Invocation, ProviderConfig, help},
+    config::{Config, ConfigError, Invocation, help},
     data_dir::{DataDir, DataDirError, Identity},
     detach::{Detached, detach},
     forming::{self, Formed},
@@ -29,7 +29,7 @@ use crate::{
         artifacts::Artifacts,
         peers::Peers,
         pki::{self, Doorkeeper, FilesError, JoinToken, KeyFiles, PkiError, Trust},
-        provider::LocalProvider,
+        provider::ProviderError,
         runtime::{Runtime, process::start::Here},
         store::{self, Expect, Store, StoreError},
         syscall,
@@ -84,6 +84,8 @@ enum RunError {
     Mixed { shown: pki::Subject, in_cluster: ClusterId, node: NodeId, cluster: ClusterId },
     #[error(transparent)]
     Keys(#[from] KeysError),
+    #[error("cannot use the provider")]
+    Provider(#[from] ProviderError),
     #[error("the state in {} cannot be used", .0)]
     Replica(String, #[source] replica::StartError),
     #[error("cannot listen on {0}")]
@@ -296,10 +298,10 @@ async fn run(
     let replica =
         Replica::new(setup, restored, seed, clock.now()).map_err(|error| RunError::Replica(store_path.display().to_string(), error))?;
 
-    let provider = config.provider.clone().map(|ProviderConfig::Local { root, binary }| {
-        let local = LocalProvider::new(root, identity.cluster, identity.cluster_name.clone(), binary);
-        Provider::new(Arc::new(local), spawner.clone(), door.clone())
-    });
+    let provider = match &config.provider {
+        Some(kind) => Some(Provider::of(kind, identity.cluster, identity.cluster_name.clone(), spawner.clone(), door.clone())?),
+        None => None,
+    };
     let told = door.clone();
     let completion = move |result: Result<u64, String>| match result {
         Ok(number) => told.report(Input::Persisted { number }),

@@ -309,6 +309,8 @@ pub struct LaunchRequest {
     pub operation: OperationId,
     pub ordinal: u32,
     pub cluster_name: String,
+    /// The CA's certificate, DER: whom the new node may believe.
+    pub ca: Vec<u8>,
     /// `DISCO1-…`, single-use, derived: never logged.
     pub token: String,
     /// Addresses of managers the new node may ask.

@@ -52,9 +52,11 @@ pub const KEYS: &[Key] = &[
     row("external_commands_max", "N", "programs that scripts may run at once (default 16)", "1 to 16"),
     row("log", "FILTER", "what to say on stderr (default info)", FILTER_ALLOWED),
     row("instance", "ID", "the provider's name of this machine", NAME),
-    row("provider.kind", "KIND", "where new machines come from", "local"),
+    row("provider.kind", "KIND", "where new machines come from", "local or aws"),
     row("provider.root", "DIR", "local: the project's .disco folder", "a path"),
     row("provider.binary", "FILE", "local: the discod that new instances get a copy of", "a path"),
+    row("provider.region", "NAME", "aws: where machines are made", "a region, like eu-central-1"),
+    row("provider.endpoint", "URL", "aws: whom to ask instead of Amazon", "http://… or https://…"),
 ];
 
 const NAME: &str = "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit";

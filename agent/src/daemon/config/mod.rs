@@ -87,6 +87,8 @@ pub struct Config {
 pub enum ProviderConfig {
     /// `root` is the project's `.disco`, `binary` what new instances get a copy of; both absolute.
     Local { root: PathBuf, binary: PathBuf },
+    /// Credentials come from where Amazon's own tools look.
+    Aws { region: String, endpoint: Option<String> },
 }
 
 /// Something that must not be printed.
@@ -348,13 +350,18 @@ impl Sources {
     }
 
     fn provider(&self) -> Result<Option<ProviderConfig>, ConfigError> {
-        let kind = self.take("provider.kind", |raw| (raw.text()? == "local").then_some(()))?;
+        let kind = self.take("provider.kind", |raw| ["local", "aws"].into_iter().find(|kind| raw.text() == Some(kind)))?;
         let (root, binary) = (self.take_path("provider.root")?, self.take_path("provider.binary")?);
-        if kind.is_none() {
-            let stray = ["provider.root", "provider.binary"].iter().find_map(|name| self.given.get(name));
+        let (region, endpoint) = (self.take("provider.region", Raw::region)?, self.take("provider.endpoint", Raw::endpoint)?);
+        let Some(kind) = kind else {
+            let keys = ["provider.root", "provider.binary", "provider.region", "provider.endpoint"];
+            let stray = keys.iter().find_map(|name| self.given.get(name));
             return stray.map_or(Ok(None), |given| Err(ConfigError::Needs { origin: given.origin.clone(), other: "provider.kind" }));
-        }
+        };
         let needs = |other| ConfigError::Needs { origin: self.given["provider.kind"].origin.clone(), other };
+        if kind == "aws" {
+            return Ok(Some(ProviderConfig::Aws { region: region.ok_or_else(|| needs("provider.region"))?, endpoint }));
+        }
         Ok(Some(ProviderConfig::Local {
             root: root.ok_or_else(|| needs("provider.root"))?,
             binary: binary.ok_or_else(|| needs("provider.binary"))?,

@@ -71,6 +71,9 @@ fn flags_and_variables_say_the_same_as_the_file() {
     ];
     let config = parse(&words, "").expect("well formed");
     assert_eq!(config.provider, Some(ProviderConfig::Local { root: "/p".into(), binary: "/b".into() }));
+    let config = parse(&[D], "[provider]\nkind = 'aws'\nregion = 'eu-central-1'\nendpoint = 'http://127.0.0.1:5000'").expect("well formed");
+    let aws = ProviderConfig::Aws { region: "eu-central-1".into(), endpoint: Some("http://127.0.0.1:5000".into()) };
+    assert_eq!(config.provider, Some(aws));
     assert_eq!(config.labels.len(), 2);
     assert_eq!(config.seeds, ["10.0.0.1:5080", "10.0.0.2:99", "[::1]:5080"]);
     assert!(config.detach && config.listen.is_ipv6());
@@ -118,7 +121,10 @@ fn what_is_not_allowed_is_refused_by_name() {
         (&[D, "--log=loud"], "", &["`--log` cannot be `loud`", "debug"]),
         (&[D, "--token-file=/nonexistent"], "", &["cannot read /nonexistent"]),
         (&[D, "--token=DISCO1-a-b", "--token-file=/x"], "", &["do not go together"]),
-        (&[D, "--provider-kind=aws"], "", &["`--provider-kind` cannot be `aws`", "local"]),
+        (&[D, "--provider-kind=gcp"], "", &["`--provider-kind` cannot be `gcp`", "local or aws"]),
+        (&[D, "--provider-kind=aws"], "", &["`--provider-kind` needs `provider.region`"]),
+        (&[D, "--provider-kind=aws", "--provider-region=EU"], "", &["`--provider-region` cannot be `EU`"]),
+        (&[D, "--provider-endpoint=ftp://x"], "", &["`--provider-endpoint` cannot be `ftp://x`"]),
         (&[D, "--provider-kind=local"], "", &["`--provider-kind` needs `provider.root`"]),
         (&[D, "--provider-root=/p"], "", &["`--provider-root` needs `provider.kind`"]),
         (&[D, "--config=/nonexistent/f"], "", &["cannot read /nonexistent/f"]),

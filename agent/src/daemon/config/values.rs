@@ -106,6 +106,18 @@ impl Raw {
             .map(str::to_owned)
     }
 
+    /// `eu-central-1`
+    pub fn region(&self) -> Option<String> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        self.text().filter(|text| (1..=32).contains(&text.len()) && text.bytes().all(plain)).map(str::to_owned)
+    }
+
+    pub fn endpoint(&self) -> Option<String> {
+        let text = self.text()?;
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+        (!host.is_empty() && text.len() <= URL_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_owned())
+    }
+
     fn list(&self) -> Option<Vec<&str>> {
         match self {
             Raw::Text(text) if text.is_empty() => Some(Vec::new()),

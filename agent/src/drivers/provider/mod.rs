@@ -5,10 +5,12 @@
 //! starting, stopping and terminating what is already so is a success. `tests/providers` holds each of them to it;
 //! what one cannot do at all its [`Capabilities`] say.
 
+pub mod aws;
 mod folder;
 mod local;
 pub mod unit;
 
+pub use aws::{AwsConfig, AwsProvider};
 pub use local::{LocalProvider, address_of};
 
 use crate::model::{
@@ -151,6 +153,12 @@ pub enum ProviderError {
     BadName { id: String },
     #[error("the {kind} provider cannot {what}")]
     Unable { kind: &'static str, what: &'static str },
+    #[error("a launch cannot have `{name}` `{value}`")]
+    Parameter { name: &'static str, value: String },
+    #[error("cannot {what}")]
+    Cloud { what: &'static str, is_final: bool, source: Box<sigv4_ec2::Error> },
+    #[error("{what}")]
+    Answer { what: String },
     #[error("cannot {operation} {}", path.display())]
     File { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is damaged: {what}", path.display())]
@@ -171,6 +179,8 @@ impl ProviderError {
                 | ProviderError::Unknown { .. }
                 | ProviderError::BadName { .. }
                 | ProviderError::Unable { .. }
+                | ProviderError::Parameter { .. }
+                | ProviderError::Cloud { is_final: true, .. }
         )
     }
 }

@@ -174,6 +174,7 @@ impl Replica {
             operation,
             ordinal: instance.ordinal,
             cluster_name: self.state.name.clone(),
+            ca: self.state.ca.clone(),
             token: token::launch_token(keyring, &self.state.ca, operation),
             seeds,
             parameters: instance.parameters.clone(),

@@ -1,0 +1,67 @@
+//! What went wrong at Amazon's, told apart by whether asking again can help; and the client itself.
+
+use super::{super::ProviderError, AwsConfig};
+use sigv4_ec2::{Client, Credentials, CredentialsError, Error, ErrorCode, Source};
+
+/// For `map_err`: what was tried.
+pub fn cloud(what: &'static str, source: Error) -> ProviderError {
+    ProviderError::Cloud { what, is_final: false, source: Box::new(source) }
+}
+
+/// A launch that EC2 refuses for what it asks for is over: the next one is another decision, and may ask for something
+/// else. Without an answer, or refused for who asks and when, it is only repeated.
+pub fn launch(source: Error) -> ProviderError {
+    use ErrorCode::{
+        ImageMalformed, ImageNotFound, InstanceTypeInvalid, InvalidParameterCombination, InvalidParameterValue, KeyPairNotFound,
+        MissingParameter, SubnetNotFound, Unsupported,
+    };
+    let is_final = source.code().is_some_and(|code| {
+        let asks_wrongly = matches!(
+            code,
+            ImageNotFound
+                | ImageMalformed
+                | InstanceTypeInvalid
+                | InvalidParameterValue
+                | InvalidParameterCombination
+                | KeyPairNotFound
+                | MissingParameter
+                | SubnetNotFound
+                | Unsupported
+        );
+        // A profile is known everywhere only some seconds after it was made.
+        let young = source.to_string().contains("Instance Profile");
+        (asks_wrongly && !young) || code.is_capacity()
+    });
+    ProviderError::Cloud { what: "launch an instance", is_final: is_final && !source.is_ambiguous(), source: Box::new(source) }
+}
+
+pub fn is_unknown_instance(error: &Error) -> bool {
+    matches!(error.code(), Some(ErrorCode::InstanceNotFound | ErrorCode::InstanceMalformed))
+}
+
+/// A client whose credentials come from the environment, a profile, or the machine's role.
+pub fn client(config: &AwsConfig) -> Result<Client, Error> {
+    let mut builder = Client::builder(&config.region).credentials(credentials(config)?);
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.endpoint(endpoint);
+    }
+    builder.build()
+}
+
+/// The first place that has something: the environment, a profile of `~/.aws`, the machine's role.
+fn credentials(_: &AwsConfig) -> Result<impl Source + 'static, Error> {
+    Ok(Environment)
+}
+
+#[derive(Debug)]
+struct Environment;
+
+impl Source for Environment {
+    fn credentials(&self) -> Result<Credentials, CredentialsError> {
+        let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match (given("AWS_ACCESS_KEY_ID"), given("AWS_SECRET_ACCESS_KEY")) {
+            (Some(key), Some(secret)) => Ok(Credentials::new(key, secret, given("AWS_SESSION_TOKEN"))),
+            _ => Err(CredentialsError::Nowhere { looked: vec!["the environment".into()] }),
+        }
+    }
+}

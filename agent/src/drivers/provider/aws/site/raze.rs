@@ -1,0 +1,50 @@
+//! The end of everything a cluster has at Amazon's.
+
+use super::super::{AwsProvider, fault::cloud};
+use crate::drivers::provider::{Provider as _, ProviderError};
+use sigv4_ec2::ErrorCode;
+
+impl AwsProvider {
+    /// Removes one thing after another, as far as it can be removed now: machines that are still ending hold their group.
+    /// Tells each that went. True: nothing is left.
+    ///
+    /// # Errors
+    /// Amazon's; called again it goes on.
+    pub fn raze(&self, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
+        let listed = self.client.describe_instances(&[], &[self.ours()]).map_err(|e| cloud("list the instances", e))?;
+        for instance in listed.iter().filter(|instance| !instance.state.is_gone()) {
+            self.terminate(&instance.id)?;
+            tell(format!("instance {} ends", instance.id));
+        }
+        for address in self.addresses()? {
+            if let Some(association) = &address.association {
+                self.client.disassociate_address(association).map_err(|e| cloud("take the public address away", e))?;
+            }
+            self.client.release_address(&address.allocation).map_err(|e| cloud("give back the public address", e))?;
+            tell(format!("public address {} is given back", address.public));
+        }
+        if let Some(pair) = self.key_pair()? {
+            self.client.delete_key_pair(&pair.name).map_err(|e| cloud("remove the key pair", e))?;
+            tell(format!("key pair {} is gone", pair.name));
+        }
+        if self.remove_profile()? {
+            tell(format!("role {} is gone", self.name()));
+        }
+        let ending = listed.iter().any(|instance| instance.state != sigv4_ec2::InstanceState::Terminated);
+        Ok(self.remove_groups(tell)? && !ending)
+    }
+
+    fn remove_groups(&self, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
+        let groups = self.client.describe_security_groups(&[], &[self.ours()]).map_err(|e| cloud("look for the security group", e))?;
+        let mut all_gone = true;
+        for group in groups {
+            match self.client.delete_security_group(&group.id) {
+                Ok(()) => tell(format!("security group {} is gone", group.id)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) if matches!(error.code(), Some(ErrorCode::DependencyViolation | ErrorCode::GroupInUse)) => all_gone = false,
+                Err(error) => return Err(cloud("remove the security group", error)),
+            }
+        }
+        Ok(all_gone)
+    }
+}
