@@ -79,6 +79,11 @@ impl AwsProvider {
         Ok(AwsProvider { client, endpoint: config.endpoint.clone(), cluster, cluster_name })
     }
 
+    /// The same with a client that somebody made.
+    pub fn with_client(client: Client, cluster: ClusterId, cluster_name: String) -> AwsProvider {
+        AwsProvider { endpoint: Some(client.endpoint().to_owned()), client, cluster, cluster_name }
+    }
+
     pub fn client(&self) -> &Client {
         &self.client
     }

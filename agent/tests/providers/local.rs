@@ -1,9 +1,10 @@
-//! The local provider with a stand-in for `discod`: a shell script that detaches, waits for its record, says it started, and sleeps.
+//! The local provider, beyond what all promise, with a stand-in for `discod`: a shell script that detaches, waits for its record, says it started, and sleeps.
 
+use crate::conformance::{self, Stage};
 use agent::{
     drivers::{
         process::ProcessRecord,
-        provider::{First, Launched, LocalProvider, Provider as _, address_of, carry_out},
+        provider::{First, Launched, LocalProvider, Provider, address_of, carry_out},
     },
     model::{
         ids::{ClusterId, OperationId},
@@ -293,7 +294,7 @@ fn launcher() {
 fn start_launcher(project: &Project) -> std::process::Child {
     let program = env::current_exe().expect("a test knows its own program");
     let mut command = Command::new(program);
-    command.args(["launcher", "--exact"]).env(LAUNCHER, project.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["local::launcher", "--exact"]).env(LAUNCHER, project.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("the test program starts again")
 }
 
@@ -335,4 +336,30 @@ fn launches_at_once_start_one_instance() {
         std::thread::yield_now();
     }
     assert_eq!(project.started(), [recorded]);
+}
+
+struct Here(Project);
+
+impl Stage for Here {
+    fn provider(&self) -> Box<dyn Provider> {
+        Box::new(self.0.provider())
+    }
+
+    fn request(&self, ordinal: u32) -> LaunchRequest {
+        request(ordinal)
+    }
+
+    fn billed(&self) -> usize {
+        self.0.alive().len()
+    }
+
+    fn lose_next_answer(&self) {
+        // Nothing is between us and the disk: an answer that nobody heard is one that we forget.
+        let _ = self.provider().launch(&self.request(2));
+    }
+}
+
+#[test]
+fn it_keeps_what_every_provider_promises() {
+    conformance::hold_to_it(|| Here(Project::new()));
 }
