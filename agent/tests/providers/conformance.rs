@@ -71,7 +71,7 @@ fn a_launch_repeated_is_one_instance(stage: &impl Stage) {
     until("two are billed", || stage.billed() == 2);
 }
 
-fn an_answer_that_was_lost_is_asked_for_again(stage: &impl Stage) {
+pub fn an_answer_that_was_lost_is_asked_for_again(stage: &impl Stage) {
     stage.lose_next_answer();
     let request = stage.request(2);
     let mut launched = None;
@@ -84,7 +84,7 @@ fn an_answer_that_was_lost_is_asked_for_again(stage: &impl Stage) {
     until("one is billed", || stage.billed() == 1);
 }
 
-fn launches_at_once_are_one_instance(stage: &impl Stage) {
+pub fn launches_at_once_are_one_instance(stage: &impl Stage) {
     let launched: Vec<_> = std::thread::scope(|scope| {
         let launches: Vec<_> = (0..4).map(|_| scope.spawn(|| stage.provider().launch(&stage.request(2)))).collect();
         launches.into_iter().map(|launch| launch.join().expect("it does not panic").expect("it launches").id).collect()

@@ -1,7 +1,7 @@
 //! What went wrong at Amazon's, told apart by whether asking again can help; and the client itself.
 
 use super::{super::ProviderError, AwsConfig};
-use sigv4_ec2::{Client, Credentials, CredentialsError, Error, ErrorCode, Source};
+use sigv4_ec2::{Client, Error, ErrorCode};
 
 /// For `map_err`: what was tried.
 pub fn cloud(what: &'static str, source: Error) -> ProviderError {
@@ -41,27 +41,12 @@ pub fn is_unknown_instance(error: &Error) -> bool {
 
 /// A client whose credentials come from the environment, a profile, or the machine's role.
 pub fn client(config: &AwsConfig) -> Result<Client, Error> {
-    let mut builder = Client::builder(&config.region).credentials(credentials(config)?);
+    let mut builder = Client::builder(&config.region);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.endpoint(endpoint);
     }
-    builder.build()
-}
-
-/// The first place that has something: the environment, a profile of `~/.aws`, the machine's role.
-fn credentials(_: &AwsConfig) -> Result<impl Source + 'static, Error> {
-    Ok(Environment)
-}
-
-#[derive(Debug)]
-struct Environment;
-
-impl Source for Environment {
-    fn credentials(&self) -> Result<Credentials, CredentialsError> {
-        let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        match (given("AWS_ACCESS_KEY_ID"), given("AWS_SECRET_ACCESS_KEY")) {
-            (Some(key), Some(secret)) => Ok(Credentials::new(key, secret, given("AWS_SESSION_TOKEN"))),
-            _ => Err(CredentialsError::Nowhere { looked: vec!["the environment".into()] }),
-        }
+    if let Some(profile) = &config.profile {
+        builder = builder.profile(profile);
     }
+    builder.build()
 }

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 
 /// Two vCPU and 1 GiB for about six dollars a month: what the footprint promises are made for.
 pub const INSTANCE_TYPE: &str = "t4g.micro";
+/// What Ubuntu's images need.
+pub const DISK_GIB: u32 = 8;
 const NAME_LETTERS_MAX: usize = 40;
 
 /// What a person asks machines to be.
@@ -61,13 +63,11 @@ impl AwsProvider {
             (parameter::ARCHITECTURE, image.architecture.as_str().to_owned()),
             (parameter::INSTANCE_TYPE, kind),
             (parameter::ROOT_DEVICE, root),
+            (parameter::DISK, wish.disk_gib.unwrap_or(DISK_GIB).to_string()),
             (SPOT, wish.spot.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        if let Some(gib) = wish.disk_gib {
-            parameters.insert(parameter::DISK.into(), gib.to_string());
-        }
         if let Some(endpoint) = &self.endpoint {
             parameters.insert(parameter::ENDPOINT.into(), endpoint.clone());
         }
