@@ -86,9 +86,9 @@ def main():
     parser = argparse.ArgumentParser(prog="up", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machines", action="store_true", help="a running instance is a machine (scripts/cloud/machine); needs root")
     given = parser.parse_args()
-    # An address of its own for each cloud, so that several can run at once.
-    network = f"127.{random.randint(40, 59)}.{random.randint(0, 255)}"
-    host = f"{network}.1"
+    # Addresses of its own for each cloud, so that several can run at once.
+    network = f"127.{random.randint(16, 62)}"
+    host = f"{network}.{random.randint(0, 255)}.{random.randint(1, 250)}" if not given.machines else f"{network}.0.1"
     with tempfile.TemporaryDirectory(prefix="disco-cloud-") as folder:
         folder = pathlib.Path(folder)
         moto, address = start_moto(host, folder)
@@ -99,20 +99,21 @@ def main():
             disco = make_user(iam, "disco", policy())
             nobody = make_user(iam, "nobody", None)
             trust = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]})
-            role = iam.create_role(RoleName="disco", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+            iam.create_role(RoleName="disco", AssumeRolePolicyDocument=trust)
             iam.put_role_policy(RoleName="disco", PolicyName="all", PolicyDocument=policy())
             sts = client("sts", address, admin)
             known = {each.access_key: each for each in (admin, disco, nobody)}
 
-            def issue():
-                given = sts.assume_role(RoleArn=role, RoleSessionName="machine")["Credentials"]
+            def issue(role="disco"):
+                arn = f"arn:aws:iam::123456789012:role/{role}"
+                given = sts.assume_role(RoleArn=arn, RoleSessionName="machine")["Credentials"]
                 known[given["AccessKeyId"]] = Credentials(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
                 return given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], time.time() + 6 * 3600
 
             if given.machines:
                 import machines as hook
 
-                machines = hook.Machines(network, folder)
+                machines = hook.Machines(network, issue)
             front = proxy.Proxy(address, admin, known, machines)
             if machines:
                 machines.proxy = front

@@ -16,7 +16,7 @@ A second address takes orders, as JSON:
   GET  /log      every request since the last DELETE /log, the oldest first       DELETE /log, DELETE /faults
 """
 
-import base64, collections, hashlib, http.client, http.server, json, re, threading, time, urllib.parse
+import base64, collections, hashlib, html, http.client, http.server, json, re, threading, time, urllib.parse
 import xml.etree.ElementTree as ET
 from datetime import datetime, timezone
 from email.utils import formatdate
@@ -129,6 +129,7 @@ class Proxy:
         self.faults, self.lock = Faults(), threading.Lock()
         self.log = collections.deque(maxlen=LOG_MAX)
         self.tokens = {}  # (account's region, client token) -> [lock, parameters, ids, reply]
+        self.region = None
         self.fingerprints = {}  # moto's -> EC2's
         self.history = {}  # instance -> [(when, state)]
 
@@ -168,7 +169,8 @@ class Proxy:
         if expired := self.check_clock(request):
             return expired
         if request.service != "ec2":
-            return self.forward(request)
+            return self.forward(self.loosened(request))
+        self.region = request.region
         dry = request.form.get("DryRun") == "true"
         if request.action == "RunInstances" and request.form.get("ClientToken") and not dry:
             reply = self.launch_once(request)
@@ -215,17 +217,41 @@ class Proxy:
         finally:
             connection.close()
 
-    def signed(self, credentials, region, form):
+    def signed(self, credentials, region, form, service="ec2"):
         body = urllib.parse.urlencode({"Version": "2016-11-15", **form}).encode()
         host = "%s:%d" % self.moto
         signed = AWSRequest(method="POST", url=f"http://{host}/", data=body, headers={"Content-Type": "application/x-www-form-urlencoded", "Host": host})
-        SigV4Auth(credentials, "ec2", region).add_auth(signed)
+        SigV4Auth(credentials, service, region).add_auth(signed)
         return Request("POST", "/", dict(signed.headers.items()), body)
 
-    def ask(self, region, form):
+    def ask(self, region, form, service="ec2"):
         """Asks moto as the administrator."""
-        reply = self.forward(self.signed(self.admin, region, form))
+        reply = self.forward(self.signed(self.admin, region, form, service))
         return parse(reply.body) if reply.status == 200 else None
+
+    def ask_all(self, form):
+        """The same, of the region that was last used."""
+        return self.ask(self.region, form)
+
+    def role_of(self, profile):
+        root = self.ask("us-east-1", {"Action": "GetInstanceProfile", "Version": "2010-05-08", "InstanceProfileName": profile}, "iam")
+        return None if root is None else root.findtext(".//RoleName")
+
+    def loosened(self, request):
+        """A role as moto can follow it: it asks for the resource `*`, whatever is done, and knows neither conditions nor
+        EC2 as one who may take on a role."""
+        part = {"PutRolePolicy": "PolicyDocument", "CreateRole": "AssumeRolePolicyDocument"}.get(request.action)
+        credentials = self.known.get(request.key)
+        if not part or not credentials or not request.has_signature_of(credentials):
+            return request
+        document = json.loads(request.form[part])
+        for statement in document["Statement"]:
+            statement.pop("Condition", None)
+            if "Principal" in statement:
+                statement["Principal"] = {"AWS": "*"}
+            else:
+                statement["Resource"] = "*"
+        return self.signed(credentials, request.region, {**request.form, part: json.dumps(document)}, request.service)
 
     def without_page(self, request):
         """The same request without the mark of a page of ours, which moto does not know; signed anew for its sender."""
@@ -363,7 +389,7 @@ def handler(respond, clock):
                 self.close_connection = True
                 return
             except Exception as error:  # a bug of ours: say so instead of hanging up
-                reply = Reply(599, {"Content-Type": "text/plain"}, f"proxy: {error!r}".encode())
+                reply = refusal(599, "ProxyBug", html.escape(repr(error)))
             self.send_response_only(reply.status)
             self.send_header("Date", formatdate(clock(), usegmt=True))
             for name, value in reply.headers.items():
