@@ -40,8 +40,26 @@ declare class LocalProvider {
   readonly name: string;
   readonly kind: "local";
 }
+/**
+ * Machines that exist: `disco` installs a node on each over SSH. `user` is who logs in (default: your own name) and
+ * becomes root by sudo or doas without a password; `host_key` is the machine's public key (`ssh-ed25519 AAAA…`) or its
+ * fingerprint (`SHA256:…`). Without one the machine must be in known_hosts: nothing is trusted at first sight.
+ */
+declare class HostsProvider {
+  private constructor();
+  static init(options: { name: string; hosts: Host[] }): Promise<HostsProvider>;
+  readonly name: string;
+  readonly kind: "hosts";
+}
+interface Host {
+  address: string;
+  user?: string;
+  port?: number;
+  host_key?: string;
+}
 /** The other way to say it: `new Provider.Local({ name })`. */
 declare const Provider: {
+  readonly Hosts: new (options: { name: string; hosts: Host[] }) => HostsProvider;
   readonly Local: new (options: { name: string }) => LocalProvider;
 };
 
@@ -49,7 +67,7 @@ declare const Provider: {
 declare class Cluster {
   constructor(options: {
     name: string;
-    provider: LocalProvider;
+    provider: LocalProvider | HostsProvider;
     // What cluster.js says wins over client.js.
     /** voters to aim for: 1, 3, 5 or 7 (default 3; fewer while there are fewer nodes) */
     managers?: number;

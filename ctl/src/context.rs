@@ -1,9 +1,11 @@
 //! Which cluster is meant: a project folder and what its `.disco/` knows.
 //!
 //! `.disco/` = `cluster.json` (id, name, provider), `addresses` (one host:port a line), `ca.crt`, `admin.crt`, `admin.key`,
-//! `stopped`, `pushed` (which modules the cluster was given), `lock`, `journal.jsonl` and, for the local provider, `instances/`. Files are replaced whole, never written into.
+//! `stopped`, `pushed` (which modules the cluster was given), `lock`, `journal.jsonl` and, for the local provider, `instances/`,
+//! for the hosts provider `hosts.json`. Files are replaced whole, never written into.
 
 use crate::args::Global;
+use crate::install::programs::Places;
 use crate::message::Failure;
 use agent::drivers::syscall;
 use agent::model::ids::ClusterId;
@@ -24,6 +26,7 @@ pub struct Context {
     /// Asked instead of the folder's addresses.
     pub socket: Option<PathBuf>,
     discod: Option<PathBuf>,
+    binaries: Option<PathBuf>,
 }
 
 /// `cluster.json`
@@ -64,7 +67,12 @@ impl Context {
         if !absolute.is_dir() {
             return Err(Failure::broke(format!("{} is not a folder", folder.display())));
         }
-        Ok(Context { folder: absolute, socket: global.socket.clone(), discod: global.discod.clone().or_else(|| variable("DISCO_DISCOD")) })
+        Ok(Context {
+            folder: absolute,
+            socket: global.socket.clone(),
+            discod: global.discod.clone().or_else(|| variable("DISCO_DISCOD")),
+            binaries: global.binaries.clone().or_else(|| variable("DISCO_BINARIES")),
+        })
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -101,6 +109,12 @@ impl Context {
                 .caused_by(&e)
                 .hint("name it with --discod PATH or DISCO_DISCOD")
         })
+    }
+
+    /// Where programs for other machines may lie.
+    pub fn places(&self) -> Places {
+        let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned));
+        Places { folder: self.binaries.clone(), discod: self.discod.clone(), beside, project: Some(self.folder.clone()) }
     }
 
     /// `None`: this folder has no cluster yet.
@@ -230,6 +244,20 @@ impl Context {
     /// As writing files goes.
     pub fn write_pushed(&self, digest: &str) -> Result<(), Failure> {
         self.write("pushed", format!("{digest}\n").as_bytes(), 0o644)
+    }
+
+    /// One of the small files, whole; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// The file exists and cannot be read.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Failure> {
+        read_small(&self.file(name))
+    }
+
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), Failure> {
+        self.write(name, text.as_bytes(), 0o644)
     }
 
     /// The administrator's key, if one was made.

@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod context;
 mod identity;
+mod install;
 mod journal;
 mod message;
 mod modules;

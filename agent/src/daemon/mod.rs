@@ -14,6 +14,7 @@ mod notebook;
 mod origin;
 mod provide;
 mod pump;
+pub mod relay;
 pub mod run;
 mod script;
 mod seeds;

@@ -58,9 +58,15 @@ fn mistakes_are_named_with_file_and_line() {
             "export async function bootstrap() {\n  await AwsProvider.init({ name: 'a', region: 'eu-central-1' });\n}",
             "Error: the aws provider is not available yet in this version\n    at bootstrap (client.js:2:",
         ),
+        ("export function bootstrap() {\n  new Provider.Hosts({});\n}", "TypeError: the hosts provider's `name` must be"),
         (
-            "export function bootstrap() {\n  new Provider.Hosts({});\n}",
-            "Error: the hosts provider is not available yet in this version\n    at bootstrap (client.js:2:",
+            "export function bootstrap() {\n  new Provider.Hosts({ name: 'h', hosts: [] });\n}",
+            "TypeError: the hosts provider's `hosts` must be a list like [{ address: \"10.0.0.5\" }], not ",
+        ),
+        ("export function bootstrap() {\n  new Provider.Hosts({ name: 'h', hosts: [{ address: 'a', key: 'k' }] });\n}", "a host"),
+        (
+            "export function bootstrap() {\n  new Provider.Hosts({ name: 'h', hosts: [{ address: 'a' }, { address: 'a' }] });\n}",
+            "Error: host `a` is listed twice\n    at ",
         ),
         (
             "export function bootstrap() {\n  new FileStorage.S3({ bucket: 'b' });\n}",

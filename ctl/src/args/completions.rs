@@ -43,7 +43,7 @@ fn bash() -> String {
         "      {}) ((i++));;\n      -*) ;;\n      *) typed=\"${{typed:+$typed }}${{COMP_WORDS[i]}}\";;\n    esac\n  done\n",
         valued.join("|")
     );
-    text.push_str("  case $before in\n    --dir) COMPREPLY=($(compgen -d -- \"$word\")); return;;\n    --socket|--discod) COMPREPLY=($(compgen -f -- \"$word\")); return;;\n");
+    text.push_str("  case $before in\n    --dir|--binaries) COMPREPLY=($(compgen -d -- \"$word\")); return;;\n    --socket|--discod) COMPREPLY=($(compgen -f -- \"$word\")); return;;\n");
     let mut chosen = BTreeMap::new();
     for flag in table::commands().flat_map(|s| s.flags).filter(|f| !f.choices.is_empty()) {
         chosen.insert(flag.long, flag.choices.join(" "));

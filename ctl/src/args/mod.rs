@@ -76,6 +76,7 @@ pub struct Global {
     pub dir: Option<PathBuf>,
     pub socket: Option<PathBuf>,
     pub discod: Option<PathBuf>,
+    pub binaries: Option<PathBuf>,
     pub json: bool,
 }
 
@@ -157,6 +158,7 @@ fn global(words: &Words) -> Global {
         dir: words.value("dir").map(PathBuf::from),
         socket: words.value("socket").map(PathBuf::from),
         discod: words.value("discod").map(PathBuf::from),
+        binaries: words.value("binaries").map(PathBuf::from),
         json: words.switch("json"),
     }
 }

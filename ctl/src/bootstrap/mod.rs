@@ -1,9 +1,11 @@
 //! What client.js stands on: its verbs, as steps that are journaled before they are taken and may be taken again.
 //!
 //! `script` runs the hooks, `ops` answers what they ask, `project` holds the folder, the journal, the provider and the
-//! way to the cluster; `steps` are the verbs themselves, `revive` starts again what was running before a power cut, `load`
+//! way to the cluster; `steps` are the verbs themselves, `hosts` the same for machines that exist (`inventory` remembers which), `revive` starts again what was running before a power cut, `load`
 //! gives the cluster its script.
 
+pub mod hosts;
+pub mod inventory;
 pub mod load;
 pub mod ops;
 pub mod options;

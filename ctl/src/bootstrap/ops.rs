@@ -1,5 +1,6 @@
 //! Answers what a running script asks: `cluster.scale` and the like, `key.get`, `ask`.
 
+use super::hosts;
 use super::options::Options;
 use super::project::Project;
 use super::steps;
@@ -57,6 +58,10 @@ impl Ops {
             "cluster.healthy" => Ok(steps::healthy(&mut project).await?.into()),
             "cluster.start_instance" => steps::start_instance(&mut project).await,
             "cluster.attach_ip" | "cluster.primary_ip" => steps::first_address(&mut project).map(Value::from),
+            "cluster.set_key_pair" if hosts::is_meant(&project) => {
+                hosts::set_key_pair(&mut project, args["private"].as_str().unwrap_or_default())
+            }
+            "cluster.ssh_install" if hosts::is_meant(&project) => hosts::ssh_install(&mut project).await.map(|()| Value::Null),
             "cluster.set_key_pair" => nothing_to_do(&project, "set_key_pair", "local instances are not reached over SSH"),
             "cluster.ssh_install" => nothing_to_do(&project, "ssh_install", "a local instance runs its own copy of discod"),
             "cluster.join" => nothing_to_do(&project, "join", "nodes join by themselves"),

@@ -3,11 +3,20 @@
 use proto::v1;
 use serde_json::Value;
 
+/// One of the hosts provider's machines.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct HostOption {
+    pub address: String,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    pub host_key: Option<String>,
+}
+
 /// As the script host hands it over: durations in milliseconds, `replace_after` null for "never".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     pub name: String,
-    /// `local`.
+    /// `local` or `hosts`.
     pub provider: String,
     value: Value,
 }
@@ -18,6 +27,11 @@ impl Options {
         let name = value.get("name")?.as_str()?.to_owned();
         let provider = value.get("provider")?.get("kind")?.as_str()?.to_owned();
         Some(Options { name, provider, value: value.clone() })
+    }
+
+    /// The hosts provider's; none for other providers.
+    pub fn hosts(&self) -> Vec<HostOption> {
+        self.value["provider"].get("hosts").and_then(|hosts| serde_json::from_value(hosts.clone()).ok()).unwrap_or_default()
     }
 
     /// Only the fields the script gave.

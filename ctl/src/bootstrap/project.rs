@@ -1,12 +1,15 @@
 //! One folder under work: its lock, its journal, its provider and the way to its cluster.
 
+use super::hosts;
+use super::inventory::Inventory;
+use super::options::Options;
 use crate::client::{Client, Patience};
 use crate::commands::addresses;
 use crate::context::{ClusterFile, Context, Lock};
 use crate::journal::{Journal, What};
 use crate::message::Failure;
 use crate::out::{Out, now_ms};
-use agent::drivers::provider::{LocalProvider, Provider};
+use agent::drivers::provider::{HostsProvider, LocalProvider, Provider};
 use agent::model::ids::ClusterId;
 use agent::model::instance::InstanceSeen;
 use agent::model::limits;
@@ -114,10 +117,37 @@ impl Project {
         if self.context.cluster()?.as_ref() != Some(&cluster) {
             self.context.write_cluster(&cluster)?;
         }
-        // Ending instances needs no program; starting one says what is missing.
-        let program = self.context.discod().unwrap_or_default();
-        let provider = Box::new(LocalProvider::new(self.context.disco(), id, cluster.name.clone(), program));
+        let provider: Box<dyn Provider> = match cluster.provider.as_str() {
+            hosts::KIND => Box::new(HostsProvider::new(Inventory::read(&self.context)?.provider_hosts())),
+            // Ending instances needs no program; starting one says what is missing.
+            _ => {
+                let program = self.context.discod().unwrap_or_default();
+                Box::new(LocalProvider::new(self.context.disco(), id, cluster.name.clone(), program))
+            }
+        };
         self.site = Some(Site { cluster, journal, provider });
+        Ok(())
+    }
+
+    /// Writes down which machines client.js lists, before any of them is touched.
+    ///
+    /// # Errors
+    /// client.js names another kind of provider than before, or the disk fails.
+    pub fn take_options(&mut self, options: &Options) -> Result<(), Failure> {
+        self.decide(&options.name, &options.provider)?;
+        if let Some(site) = self.site.as_ref().filter(|site| site.cluster.provider != options.provider) {
+            let (was, is) = (&site.cluster.provider, &options.provider);
+            return Err(Failure::broke(format!("this folder's cluster is on the {was} provider, but client.js says {is}"))
+                .hint("a cluster does not move; end it first with `disco destroy`"));
+        }
+        if options.provider == hosts::KIND {
+            let before = Inventory::read(&self.context)?;
+            let mut inventory = before.clone();
+            inventory.take(&options.hosts());
+            if inventory != before {
+                inventory.write(&self.context)?;
+            }
+        }
         Ok(())
     }
 

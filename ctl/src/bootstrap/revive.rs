@@ -3,6 +3,7 @@
 //! While a leader answers, repair is its work. Only when none does are instances started from here: those a person
 //! stopped stay stopped, unless the others alone get no majority.
 
+use super::hosts;
 use super::project::Project;
 use super::steps::host_of;
 use crate::client::Patience;
@@ -18,6 +19,9 @@ const COME_BACK_MAX: Duration = Duration::from_secs(20);
 /// # Errors
 /// An instance does not start, or all run and none leads.
 pub async fn run(project: &mut Project) -> Result<(), Failure> {
+    if hosts::is_meant(project) {
+        return hosts::revive(project).await;
+    }
     let seen = project.seen()?;
     if seen.iter().all(|i| i.state == InstanceState::Running) || project.client()?.is_none() {
         return Ok(());

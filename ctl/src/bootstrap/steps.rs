@@ -1,5 +1,6 @@
 //! The verbs of client.js on the local provider. Every one may be taken again and again.
 
+use super::hosts;
 use super::options::Options;
 use super::project::Project;
 use super::revive;
@@ -32,6 +33,9 @@ pub async fn healthy(project: &mut Project) -> Result<bool, Failure> {
 /// Makes sure that the first instance was launched, that it runs unless the cluster says otherwise, and that this folder
 /// holds an administrator's certificate.
 pub async fn start_instance(project: &mut Project) -> Result<Value, Failure> {
+    if hosts::is_meant(project) {
+        return hosts::start_instance(project).await;
+    }
     project.begin("start_instance")?;
     let outcome = start_first(project).await;
     let seen = project.end("start_instance", outcome, |seen| seen.id.clone())?;
@@ -120,6 +124,9 @@ fn first_instance(project: &mut Project) -> Result<InstanceSeen, Failure> {
 
 /// On the local provider an address needs no attaching: it is the loopback address the first instance has.
 pub fn first_address(project: &mut Project) -> Result<String, Failure> {
+    if hosts::is_meant(project) {
+        return hosts::first_address(project);
+    }
     Ok(host_of(&first_instance(project)?.address).to_owned())
 }
 
@@ -131,7 +138,10 @@ pub fn host_of(address: &str) -> &str {
 pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {
     let step = format!("scale {nodes}");
     project.begin(&step)?;
-    let outcome = scale_and_wait(project, options, nodes).await;
+    let outcome = match hosts::is_meant(project) {
+        true => hosts::scale(project, Some(options), nodes).await,
+        false => scale_and_wait(project, options, nodes).await,
+    };
     project.end(&step, outcome, |()| nodes.to_string())
 }
 
@@ -168,7 +178,7 @@ pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
 
 async fn end_all(project: &mut Project) -> Result<(), Failure> {
     let progress = project.progress;
-    if project.seen()?.is_empty() {
+    if !hosts::is_meant(project) && project.seen()?.is_empty() {
         return Ok(());
     }
     if let Some(client) = project.client()? {
@@ -178,6 +188,9 @@ async fn end_all(project: &mut Project) -> Result<(), Failure> {
             Err(error) => progress
                 .line(format!("the cluster is not told ({}); ending its instances anyway", error.failure("no answer").in_one_line())),
         }
+    }
+    if hosts::is_meant(project) {
+        return hosts::destroy(project).await;
     }
     // A launch that was under way may still appear: look until there is none.
     loop {

@@ -46,7 +46,7 @@ async fn work(context: &Context, ops: &Ops) -> Result<(), Failure> {
     let options = script.init(ops).await?;
     {
         let mut project = ops.project().await;
-        project.decide(&options.name, &options.provider)?;
+        project.take_options(&options)?;
         revive::run(&mut project).await?;
     }
     script.call("bootstrap", ops).await?;

@@ -7,10 +7,12 @@
 
 pub mod aws;
 mod folder;
+mod hosts;
 mod local;
 pub mod unit;
 
 pub use aws::{AwsConfig, AwsProvider};
+pub use hosts::{Host, HostsProvider};
 pub use local::{LocalProvider, address_of};
 
 use crate::model::{

@@ -7,6 +7,8 @@
 use crate::model::ids::ClusterId;
 use std::net::IpAddr;
 
+pub use toml::Table;
+
 pub const USER: &str = "disco";
 pub const DATA_DIR: &str = "/var/lib/disco";
 pub const PROGRAM: &str = "/usr/local/bin/discod";
@@ -114,6 +116,30 @@ systemctl enable disco.service >/dev/null 2>&1
 if [ -n "$changed" ]; then systemctl --no-block restart disco.service; else systemctl --no-block start disco.service; fi
 "#;
 
+/// Takes everything away again: the node with its tasks, its data, the unit, the user. Also a script for root.
+pub const REMOVAL: &str = r#"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+systemctl disable disco.service >/dev/null 2>&1
+systemctl stop disco.service >/dev/null 2>&1
+# The unit leaves tasks running; they are the user's only processes.
+if id disco >/dev/null 2>&1; then
+    own() { for status in /proc/[0-9]*/status; do
+        [ "$(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p' "$status" 2>/dev/null)" != "$(id -u disco)" ] || basename "${status%/status}"
+    done; }
+    for signal in TERM TERM KILL; do
+        left=$(own)
+        [ -n "$left" ] || break
+        kill -$signal $left 2>/dev/null
+        for _ in 1 2 3 4 5 6 7 8 9 10; do [ -n "$(own)" ] || break; sleep 0.2; done
+    done
+fi
+rm -f /etc/systemd/system/disco.service /etc/systemd/system/disco.service.new /usr/local/bin/discod /usr/local/bin/.discod.new
+rm -f /usr/local/bin/.discod.new.part
+systemctl daemon-reload >/dev/null 2>&1
+rm -rf /etc/disco /var/lib/disco
+! id disco >/dev/null 2>&1 || userdel disco >/dev/null 2>&1
+[ ! -e /usr/local/bin/discod ] && [ ! -e /var/lib/disco ]
+"#;
+
 /// How a node that is installed now comes to its cluster.
 #[derive(Debug, Clone)]
 pub enum Beginning<'a> {
@@ -125,7 +151,7 @@ pub enum Beginning<'a> {
 #[derive(Debug, Clone)]
 pub struct NodeConfig<'a> {
     pub name: &'a str,
-    /// The provider's name of the machine.
+    /// The provider's name of the machine; empty where the cluster does not manage machines.
     pub instance: &'a str,
     /// `host:port` for the others.
     pub address: &'a str,
@@ -144,12 +170,14 @@ impl NodeConfig<'_> {
         for (key, value) in [
             ("data_dir", DATA_DIR),
             ("name", self.name),
-            ("instance", self.instance),
             ("advertise", self.address),
             ("cluster_id", &cluster),
             ("cluster_name", self.cluster_name),
         ] {
             table.insert(key.into(), value.into());
+        }
+        if !self.instance.is_empty() {
+            table.insert("instance".into(), self.instance.into());
         }
         // Machines at loopback addresses share one network: each listens at its own.
         if is_loopback(self.address) {
@@ -214,9 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_understands_the_script() {
-        let mut shell = std::process::Command::new("sh").arg("-n").stdin(std::process::Stdio::piped()).spawn().expect("there is a shell");
-        std::io::Write::write_all(&mut shell.stdin.take().expect("it is piped"), setup().as_bytes()).expect("it reads");
-        assert!(shell.wait().expect("it is ours").success());
+    fn a_shell_understands_the_scripts() {
+        for script in [setup(), REMOVAL.to_owned()] {
+            let shell = std::process::Command::new("sh").arg("-n").stdin(std::process::Stdio::piped()).spawn();
+            let mut shell = shell.expect("there is a shell");
+            std::io::Write::write_all(&mut shell.stdin.take().expect("it is piped"), script.as_bytes()).expect("it reads");
+            assert!(shell.wait().expect("it is ours").success());
+        }
     }
 }

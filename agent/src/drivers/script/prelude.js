@@ -134,18 +134,54 @@
     }
   }
 
+  let hostsOf;
+
   class HostsProvider {
-    constructor() {
-      throw absent("hosts");
+    #name;
+    #hosts;
+    constructor(name, hosts, made) {
+      if (made !== inner) throw new TypeError('use `await HostsProvider.init({ name: "…", hosts: [{ address: "…" }] })` or `new Provider.Hosts({ … })`');
+      this.#name = name;
+      this.#hosts = hosts;
     }
-    static async init() {
-      throw absent("hosts");
+    static {
+      hostsOf = (provider) => provider.#hosts;
     }
+    static async init(options) {
+      return new Provider.Hosts(options);
+    }
+    get name() {
+      return this.#name;
+    }
+    get kind() {
+      return "hosts";
+    }
+  }
+
+  function hosts_of(given) {
+    if (!Array.isArray(given) || given.length === 0) throw new TypeError(`the hosts provider's \`hosts\` must be a list like [{ address: "10.0.0.5" }], not ${show(given)}`);
+    const hosts = given.map((entry) => {
+      const o = known("a host", entry, ["address", "user", "port", "host_key"]);
+      const host = { address: text("a host's `address`", o.address) };
+      if (o.user !== undefined) host.user = text("a host's `user`", o.user);
+      if (o.port !== undefined) host.port = integer("a host's `port`", o.port, 1, 65535);
+      if (o.host_key !== undefined) host.host_key = text("a host's `host_key`", o.host_key);
+      return host;
+    });
+    if (hosts.length > native.nodes_max) throw new RangeError(`a cluster has at most ${native.nodes_max} hosts`);
+    const twice = hosts.find((host, at) => hosts.findIndex((other) => other.address === host.address) !== at);
+    if (twice !== undefined) throw new Error(`host \`${twice.address}\` is listed twice`);
+    return hosts;
   }
 
   const Provider = Object.freeze({
     AWS: AwsProvider,
-    Hosts: HostsProvider,
+    Hosts: class Hosts extends HostsProvider {
+      constructor(options) {
+        known("the hosts provider", options, ["name", "hosts"]);
+        super(text("the hosts provider's `name`", options.name), hosts_of(options.hosts), inner);
+      }
+    },
     Local: class Local extends LocalProvider {
       constructor(options) {
         known("the local provider", options, ["name"]);
@@ -181,8 +217,9 @@
     const o = known("`new Cluster`", given, clusterFields);
     const has = (field) => o[field] !== undefined;
     const options = { name: text("`name` of the cluster", o.name) };
-    if (!(o.provider instanceof LocalProvider)) throw new TypeError(`\`provider\` of the cluster must be a provider, like \`await LocalProvider.init({ name: "…" })\`, not ${show(o.provider)}`);
+    if (!(o.provider instanceof LocalProvider || o.provider instanceof HostsProvider)) throw new TypeError(`\`provider\` of the cluster must be a provider, like \`await LocalProvider.init({ name: "…" })\`, not ${show(o.provider)}`);
     options.provider = { kind: o.provider.kind, name: o.provider.name };
+    if (o.provider instanceof HostsProvider) options.provider.hosts = hostsOf(o.provider);
     if (has("managers")) options.managers = oneOf("`managers`", o.managers, [1, 3, 5, 7]);
     if (has("min_nodes")) options.min_nodes = integer("`min_nodes`", o.min_nodes, 1, native.nodes_max);
     if (has("below_min")) options.below_min = oneOf("`below_min`", o.below_min, ["stop", "pause", "keep"]);

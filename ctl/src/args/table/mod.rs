@@ -63,6 +63,7 @@ pub const GLOBAL: &[Flag] = &[
     valued("dir", "D", "the project folder (default: $DISCO_DIR, or the current one)"),
     valued("socket", "PATH", "ask a node on this machine through its control.sock"),
     valued("discod", "PATH", "the discod program (default: $DISCO_DISCOD, or the one beside disco)"),
+    valued("binaries", "DIR", "where discod-aarch64 and the like are (default: $DISCO_BINARIES)"),
     switch("json", "print JSON (docs/json.md)"),
 ];
 

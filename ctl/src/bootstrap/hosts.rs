@@ -1,0 +1,419 @@
+//! The verbs of client.js for machines that exist: `disco` itself installs a node on each over SSH.
+//!
+//! The first listed host originates the cluster, once; from then on every host without a node gets a token and joins. What
+//! is on a host is asked each time, so a bootstrap that was cut off goes on, and a host that lost its disk is installed anew.
+
+use super::inventory::{Entry, Inventory};
+use super::options::Options;
+use super::project::Project;
+use crate::client::{Client, Patience, mismatched};
+use crate::commands::scale;
+use crate::identity;
+use crate::install::machine::{Found, Installed, Machine};
+use crate::install::session::Target;
+use crate::message::Failure;
+use agent::drivers::provider::unit::{Beginning, NodeConfig, Table};
+use agent::model::ids::ClusterId;
+use proto::v1::{self, write_reply, write_request};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub const KIND: &str = "hosts";
+/// From a started service to its control.sock and its first leader.
+const FIRST_NODE_MAX: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A join token is used at once.
+const TOKEN_TTL_MS: u64 = 15 * 60_000;
+/// A node that only was started again is back sooner.
+const COME_BACK_MAX: Duration = Duration::from_secs(20);
+
+pub fn is_meant(project: &Project) -> bool {
+    project.site.as_ref().is_some_and(|site| site.cluster.provider == KIND)
+}
+
+/// `cluster.set_key_pair({ private, public })`: with which key we get in.
+pub fn set_key_pair(project: &mut Project, private: &str) -> Result<Value, Failure> {
+    let path = match (private.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => project.context.folder.join(PathBuf::from(private)),
+    };
+    if !path.exists() {
+        return Err(Failure::broke(format!("there is no private key {}", path.display())).hint("`ssh-keygen -t ed25519` makes one"));
+    }
+    let mut inventory = Inventory::read(&project.context)?;
+    inventory.key = Some(path);
+    inventory.write(&project.context)?;
+    Ok(Value::Null)
+}
+
+/// `cluster.start_instance()`: hosts run already; whether we get onto the first one is worth knowing early.
+pub async fn start_instance(project: &mut Project) -> Result<Value, Failure> {
+    let first = first_of(&Inventory::read(&project.context)?)?;
+    if project.client()?.is_none() {
+        connect(project, &first).await?;
+        project.progress.line(format!("host {} lets us in", first.address));
+    }
+    Ok(json!({ "id": first.id(), "address": first.address, "private_address": first.address, "state": "running" }))
+}
+
+/// The address of the first host.
+pub fn first_address(project: &Project) -> Result<String, Failure> {
+    first_of(&Inventory::read(&project.context)?).map(|entry| entry.address)
+}
+
+fn first_of(inventory: &Inventory) -> Result<Entry, Failure> {
+    inventory.listed().into_iter().next().ok_or_else(|| Failure::broke("client.js lists no hosts"))
+}
+
+/// `cluster.ssh_install()`: the first host originates the cluster, unless this folder was admitted to it before.
+pub async fn ssh_install(project: &mut Project) -> Result<(), Failure> {
+    if project.client()?.is_some() {
+        return Ok(());
+    }
+    project.begin("ssh_install")?;
+    let outcome = install_first(project).await;
+    project.end("ssh_install", outcome, |()| String::new())
+}
+
+async fn install_first(project: &mut Project) -> Result<(), Failure> {
+    let first = first_of(&Inventory::read(&project.context)?)?;
+    let machine = connect(project, &first).await?;
+    let found = look(&machine).await?;
+    let (cluster, name) = cluster_of(project)?;
+    check_owner(&first, &found, cluster)?;
+    let config = NodeConfig {
+        name: &first.node_name(),
+        instance: "",
+        address: &first.node_address(),
+        cluster,
+        cluster_name: &name,
+        beginning: Beginning::Originate,
+        provider: Table::new(),
+    };
+    let config = found.cluster.is_none().then(|| config.text());
+    install(project, &first, &machine, &found, config).await?;
+    admit(project, &first, &machine).await
+}
+
+fn cluster_of(project: &mut Project) -> Result<(ClusterId, String), Failure> {
+    let site = project.site()?;
+    let id = site.cluster.cluster_id().expect("the journal's id was parsed before it was taken");
+    Ok((id, site.cluster.name.clone()))
+}
+
+/// A machine that is a node of another cluster is left alone.
+fn check_owner(entry: &Entry, found: &Found, cluster: ClusterId) -> Result<(), Failure> {
+    match &found.cluster {
+        Some(other) if *other != cluster.to_string() => {
+            Err(Failure::no(format!("host {} is a node of another cluster ({other})", entry.address))
+                .hint("end that one with `disco destroy` in its own folder, or remove /var/lib/disco there if nothing of it is needed"))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn connect(project: &Project, entry: &Entry) -> Result<Machine, Failure> {
+    greet(entry, Inventory::read(&project.context)?.target(entry)).await
+}
+
+async fn greet(entry: &Entry, target: Target) -> Result<Machine, Failure> {
+    Machine::greet(target, Duration::ZERO).await.map_err(|e| e.failure(format!("cannot get onto host {}", entry.address)))
+}
+
+async fn look(machine: &Machine) -> Result<Found, Failure> {
+    machine.look().await.map_err(|e| e.failure("cannot see what is installed"))
+}
+
+async fn install(project: &Project, entry: &Entry, machine: &Machine, found: &Found, config: Option<String>) -> Result<(), Failure> {
+    touch(project, entry)?;
+    let installed = machine.install(&project.context.places(), found, config).await?;
+    tell(project, entry, machine, installed);
+    Ok(())
+}
+
+/// From here on something of ours may be on it.
+fn touch(project: &Project, entry: &Entry) -> Result<(), Failure> {
+    let mut inventory = Inventory::read(&project.context)?;
+    inventory.hosts.iter_mut().filter(|known| known.ordinal == entry.ordinal).for_each(|known| known.touched = true);
+    inventory.write(&project.context)
+}
+
+fn tell(project: &Project, entry: &Entry, machine: &Machine, installed: Installed) {
+    let program = match installed.sent {
+        None => "discod was there".to_owned(),
+        Some((path, bytes)) => format!("{} sent ({:.1} MB)", path.display(), bytes as f64 / 1e6),
+    };
+    let what = if installed.configured { "installed" } else { "started" };
+    project.progress.line(format!("host {} ({}): {program}, {what}", entry.address, machine.arch));
+}
+
+/// Asks over the new node's own door for a certificate.
+async fn admit(project: &mut Project, first: &Entry, machine: &Machine) -> Result<(), Failure> {
+    let started = Instant::now();
+    let door = machine.door().await?;
+    let (identity, mut addresses) = loop {
+        let client = Client::through_socket(door.socket().to_owned(), &project.spawner);
+        let mut client = client.with_patience(Patience::both(Duration::from_secs(2)));
+        match identity::issue(&project.context, &mut client).await {
+            Ok(issued) => break issued,
+            Err(failure) if started.elapsed() > FIRST_NODE_MAX => {
+                let last = machine.last_words().await;
+                let told = Failure::broke(format!("the node on host {} does not come up", first.address)).because(failure.in_one_line());
+                let told = if last.is_empty() { told } else { told.because(format!("it said last:\n{last}")) };
+                return Err(told.hint("`journalctl -u disco` there says more; run `disco bootstrap` again to try again"));
+            }
+            Err(_) => async_io::Timer::after(LOOK_AGAIN).await,
+        };
+    };
+    if addresses.is_empty() {
+        addresses.push(first.node_address());
+    }
+    project.context.write_addresses(&addresses)?;
+    project.context.write_identity(&identity)?;
+    project.forget_client();
+    project.progress.line("the cluster has originated and admits us");
+    Ok(())
+}
+
+/// `cluster.scale(nodes)`: the first `nodes` listed hosts are nodes, the others are not.
+pub async fn scale(project: &mut Project, options: Option<&Options>, nodes: u32) -> Result<(), Failure> {
+    let listed = Inventory::read(&project.context)?.listed();
+    if listed.len() < nodes as usize {
+        return Err(Failure::no(format!("cannot scale to {nodes}: client.js lists {} hosts", listed.len())).hint("add machines to `hosts`"));
+    }
+    ssh_install(project).await?;
+    let client = project.cluster_client()?;
+    if let Some(options) = options {
+        let configured = client.write(write_request::Op::Configure(options.configure())).await;
+        configured.map_err(|e| e.failure("the cluster does not take its options"))?;
+    }
+    let refused = format!("cannot scale to {nodes}");
+    scale::set(client, nodes).await.map_err(|e| e.failure(refused))?;
+    let (wanted, surplus) = listed.split_at(nodes as usize);
+    ensure(project, wanted).await?;
+    let known = Inventory::read(&project.context)?;
+    let unlisted = known.hosts.iter().filter(|entry| !entry.listed && entry.touched);
+    for entry in surplus.iter().chain(unlisted) {
+        dismiss(project, entry).await?;
+    }
+    let progress = project.progress;
+    let reached = scale::until_ready(project.cluster_client()?, nodes, |words| progress.line(words)).await;
+    project.remember(&reached.map_err(|e| e.failure(nodes))?)
+}
+
+/// A host we are on, with what it has.
+struct Visit {
+    entry: Entry,
+    machine: Machine,
+    found: Found,
+    /// The cluster's node at its address.
+    node: Option<v1::Node>,
+}
+
+/// Makes every one of these hosts a node that is ready or on its way to it. What takes long is done on all at once.
+async fn ensure(project: &mut Project, wanted: &[Entry]) -> Result<(), Failure> {
+    let mut visits = Vec::new();
+    for entry in wanted {
+        let node = node_at(project, entry).await?;
+        if node.as_ref().is_some_and(|node| node.state == "ready" || node.state == "draining") {
+            continue;
+        }
+        let target = Inventory::read(&project.context)?.target(entry);
+        let entry = entry.clone();
+        visits.push(project.spawner.0.spawn(visit(entry, target, node)));
+    }
+    let mut installs = Vec::new();
+    for visit in visits {
+        let Visit { entry, machine, found, node } = visit.await?;
+        let (found, config) = prepare(project, &entry, &machine, found, node).await?;
+        touch(project, &entry)?;
+        let places = project.context.places();
+        let joins = config.is_some();
+        let host = machine.clone();
+        let work = async move { host.install(&places, &found, config).await };
+        installs.push((entry, machine, joins, project.spawner.0.spawn(work)));
+    }
+    let mut joining = Vec::new();
+    for (entry, machine, joins, work) in installs {
+        tell(project, &entry, &machine, work.await?);
+        if joins {
+            joining.push((entry, machine));
+        }
+    }
+    for (entry, machine) in joining {
+        joined(project, &entry, &machine).await?;
+    }
+    Ok(())
+}
+
+async fn visit(entry: Entry, target: Target, node: Option<v1::Node>) -> Result<Visit, Failure> {
+    let machine = greet(&entry, target).await?;
+    let found = look(&machine).await?;
+    Ok(Visit { entry, machine, found, node })
+}
+
+/// What the host has once nothing is in the way of its node, and the configuration it needs, if it has to join.
+async fn prepare(
+    project: &mut Project,
+    entry: &Entry,
+    machine: &Machine,
+    mut found: Found,
+    node: Option<v1::Node>,
+) -> Result<(Found, Option<String>), Failure> {
+    let (cluster, name) = cluster_of(project)?;
+    check_owner(entry, &found, cluster)?;
+    match (&node, &found.node) {
+        // It is a node and was only stopped or cut off: started again it comes back.
+        (Some(node), Some(there)) if node.id == *there => return Ok((found, None)),
+        // Its identity is gone or was refused: that node never comes back, and the machine begins anew.
+        (Some(node), _) => remove(project, node).await?,
+        (None, _) => {}
+    }
+    if found.cluster.is_some() {
+        machine.uninstall().await.map_err(|e| e.failure(format!("cannot clean host {}", entry.address)))?;
+        found = look(machine).await?;
+    }
+    let token = token(project).await?;
+    let seeds = seeds(project).await?;
+    let config = NodeConfig {
+        name: &entry.node_name(),
+        instance: "",
+        address: &entry.node_address(),
+        cluster,
+        cluster_name: &name,
+        beginning: Beginning::Join { seeds: &seeds, token: &token },
+        provider: Table::new(),
+    };
+    Ok((found, Some(config.text())))
+}
+
+/// Until the cluster knows the node; whether it is ready is the scale's business.
+async fn joined(project: &mut Project, entry: &Entry, machine: &Machine) -> Result<(), Failure> {
+    let started = Instant::now();
+    while node_at(project, entry).await?.is_none() {
+        if started.elapsed() > FIRST_NODE_MAX {
+            let failure = Failure::broke(format!("the node on host {} does not join", entry.address));
+            let last = machine.last_words().await;
+            let failure = if last.is_empty() { failure } else { failure.because(format!("it said last:\n{last}")) };
+            return Err(failure.hint(format!("can it reach {}?", seeds(project).await?.join(", "))));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+async fn status(project: &mut Project) -> Result<v1::Status, Failure> {
+    project.cluster_client()?.status(false).await.map_err(|e| e.failure("the cluster does not tell its status"))
+}
+
+async fn node_at(project: &mut Project, entry: &Entry) -> Result<Option<v1::Node>, Failure> {
+    let address = entry.node_address();
+    Ok(status(project).await?.nodes.into_iter().find(|node| node.address == address && node.state != "left"))
+}
+
+async fn seeds(project: &mut Project) -> Result<Vec<String>, Failure> {
+    let mut seeds = crate::commands::addresses(&status(project).await?);
+    seeds.truncate(agent::model::limits::SEEDS_MAX);
+    Ok(seeds)
+}
+
+async fn token(project: &mut Project) -> Result<String, Failure> {
+    let what = "cannot create a join token";
+    let op = write_request::Op::TokenCreate(v1::TokenCreate { role: "manager".into(), ttl_ms: TOKEN_TTL_MS, uses: 1 });
+    let reply = project.cluster_client()?.write(op).await.map_err(|e| e.failure(what))?;
+    match reply.result {
+        Some(write_reply::Result::TokenCreated(created)) => Ok(created.token),
+        _ => Err(mismatched().failure(what)),
+    }
+}
+
+async fn remove(project: &mut Project, node: &v1::Node) -> Result<(), Failure> {
+    let op = write_request::Op::NodeRemove(v1::NodeRemove { node: node.id.clone() });
+    let what = format!("cannot remove node {}", node.name);
+    project.cluster_client()?.write(op).await.map_err(|e| e.failure(what))?;
+    project.progress.line(format!("node {} ({}) is taken out of the cluster", node.name, node.address));
+    let started = Instant::now();
+    while status(project).await?.nodes.iter().any(|n| n.id == node.id && n.state != "left") {
+        if started.elapsed() > FIRST_NODE_MAX {
+            return Err(Failure::no(format!("node {} does not leave", node.name)).hint("`disco status` says what it waits for"));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Takes a node off a host that is no longer wanted.
+async fn dismiss(project: &mut Project, entry: &Entry) -> Result<(), Failure> {
+    if let Some(node) = node_at(project, entry).await? {
+        remove(project, &node).await?;
+    }
+    if entry.touched { uninstall(project, entry).await } else { Ok(()) }
+}
+
+async fn uninstall(project: &mut Project, entry: &Entry) -> Result<(), Failure> {
+    let machine = connect(project, entry).await?;
+    let found = look(&machine).await?;
+    let (cluster, _) = cluster_of(project)?;
+    // Another cluster's node is not ours to end.
+    if check_owner(entry, &found, cluster).is_ok() {
+        machine.uninstall().await.map_err(|e| e.failure(format!("cannot uninstall from host {}", entry.address)))?;
+        project.progress.line(format!("host {} has no node any more", entry.address));
+    }
+    let mut inventory = Inventory::read(&project.context)?;
+    inventory.hosts.iter_mut().filter(|known| known.ordinal == entry.ordinal).for_each(|known| known.touched = false);
+    inventory.hosts.retain(|known| known.listed || known.touched);
+    inventory.write(&project.context)
+}
+
+/// When nobody answers: starts the nodes of hosts whose node does not listen.
+pub async fn revive(project: &mut Project) -> Result<(), Failure> {
+    let patience = Patience { answered: Duration::from_secs(4), unreached: Duration::from_secs(1) };
+    if project.client()?.is_none() || project.status(patience).await?.is_some() {
+        return Ok(());
+    }
+    let (cluster, _) = cluster_of(project)?;
+    let mut failures = Vec::new();
+    for entry in Inventory::read(&project.context)?.hosts.into_iter().filter(|entry| entry.touched) {
+        let started = async {
+            let machine = connect(project, &entry).await?;
+            let found = look(&machine).await?;
+            check_owner(&entry, &found, cluster)?;
+            // Without its identity it can only join anew, and for that somebody has to answer.
+            if found.cluster.is_none() { Ok(()) } else { install(project, &entry, &machine, &found, None).await }
+        };
+        if let Err(failure) = started.await {
+            project.progress.line(failure.in_one_line());
+            failures.push(failure);
+        }
+    }
+    if project.status(Patience::both(COME_BACK_MAX)).await?.is_some() {
+        project.progress.line("the cluster answers");
+        return Ok(());
+    }
+    let failure = Failure::no("the cluster does not answer").because(format!("no leader within {} s", COME_BACK_MAX.as_secs()));
+    let failure = failures.into_iter().fold(failure, |all, one| all.because(one.in_one_line()));
+    Err(failure.hint("`disco recover` goes on without a majority of managers that is lost for good"))
+}
+
+/// Ends every node, on every host that may have one.
+pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
+    let touched: Vec<Entry> = Inventory::read(&project.context)?.hosts.into_iter().filter(|entry| entry.touched).collect();
+    let mut failures = Vec::new();
+    for entry in touched {
+        if let Err(failure) = uninstall(project, &entry).await {
+            project.progress.line(failure.in_one_line());
+            failures.push((entry, failure));
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let addresses: Vec<&str> = failures.iter().map(|(entry, _)| entry.address.as_str()).collect();
+    let failure = Failure::no(format!("nodes may be left on {}", addresses.join(", ")));
+    let failure = failures.iter().fold(failure, |all, (_, one)| all.because(one.in_one_line()));
+    Err(failure.hint(format!(
+        "run `disco destroy` again; a machine that is gone for good is taken out of {}",
+        project.context.file("hosts.json").display()
+    )))
+}

@@ -1,0 +1,71 @@
+//! A node's control socket as a socket here: each connection to it becomes a command on the machine that carries the bytes.
+//!
+//! The socket admits root and the daemon's own user. sshd opens forwarded sockets as whoever logged in, which is neither,
+//! so the machine's `discod __door` does it, through sudo.
+
+use super::session::Session;
+use super::thread::on_tokio;
+use crate::message::Failure;
+use agent::drivers::pki::random_bytes;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
+
+/// Open while this lives.
+pub struct Door {
+    folder: PathBuf,
+    socket: PathBuf,
+    close: smol::channel::Sender<()>,
+}
+
+impl Door {
+    /// `command` connects its stdin and stdout with the node's socket.
+    pub(super) async fn open(session: Session, command: String) -> Result<Door, Failure> {
+        // Not in the project: its path may be longer than a socket's name (108 bytes, unix(7)).
+        let folder = std::env::temp_dir().join(format!("disco-{:016x}", u64::from_be_bytes(random_bytes())));
+        let socket = folder.join("control.sock");
+        let broken = |e: &dyn std::error::Error| Failure::broke(format!("cannot make the socket {}", socket.display())).caused_by(e);
+        DirBuilder::new().mode(0o700).create(&folder).map_err(|e| broken(&e))?;
+        let (close, closed) = smol::channel::bounded::<()>(1);
+        let door = Door { folder, socket: socket.clone(), close };
+        let path = socket.clone();
+        let opened = on_tokio(async move {
+            let listener = UnixListener::bind(path)?;
+            tokio::spawn(async move {
+                let serve = async {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        tokio::spawn(carry(session.clone(), command.clone(), stream));
+                    }
+                };
+                let shut = async {
+                    let _ = closed.recv().await;
+                };
+                futures_lite::future::or(serve, shut).await;
+            });
+            std::io::Result::Ok(())
+        });
+        opened.await.map_err(|e| broken(&e))?;
+        Ok(door)
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.close.close();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A connection that cannot be carried is closed: whoever made it asks again.
+async fn carry(session: Session, command: String, mut stream: UnixStream) {
+    let Ok(channel) = session.handle().channel_open_session().await else { return };
+    if channel.exec(false, command).await.is_ok() {
+        let _ = copy_bidirectional(&mut stream, &mut channel.into_stream()).await;
+    }
+}
