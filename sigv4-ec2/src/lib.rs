@@ -5,6 +5,50 @@
 //! back. This crate signs with Amazon's own `aws-sigv4`, checked against Amazon's published vectors, and blocks: a caller
 //! brings the thread.
 //!
+//! ```no_run
+//! use sigv4_ec2::{Architecture, Client, Filter, RootDisk, RunInstances};
+//!
+//! // Credentials come from where Amazon's own tools look: the environment, `~/.aws`, the machine's role.
+//! let client = Client::builder("eu-central-1").build()?;
+//! let image = client.newest_ubuntu_lts(&Architecture::Arm64)?.expect("every region has one");
+//! let launched = client.run_instances(&RunInstances {
+//!     tags: [("Name".to_owned(), "one".to_owned())].into(),
+//!     root_disk: image.root_device.map(|device| RootDisk { device, size_gib: Some(8), kind: "gp3".to_owned() }),
+//!     // The third word is the client token: whatever happens on the way, this is one machine.
+//!     ..RunInstances::new(image.id, "t4g.micro", "launch-0001")
+//! })?;
+//! let running = [Filter::tag("Name", "one"), Filter::new("instance-state-name", ["running"])];
+//! for instance in client.describe_instances(&[], &running)? {
+//!     println!("{} {:?}", instance.id, instance.public_address);
+//! }
+//! client.terminate_instances(&[launched[0].id.clone()])?;
+//! # Ok::<(), sigv4_ec2::Error>(())
+//! ```
+//!
+//! # What every call does
+//!
+//! - It blocks, for at most [`Client::PATIENCE`] and the end of one attempt; an attempt connects within 5 s and ends within 20.
+//! - Throttling is waited out with growing random pauses. A lost answer is asked for again where a second delivery changes
+//!   nothing: always, but for [`Client::allocate_address`]; launching repeats its client token.
+//! - A clock that is wrong by more than EC2 forgives is corrected by the service's own, for this client.
+//! - Answers, pages, depth and messages are bounded. Secrets are in no error, no `Debug` and no log.
+//! - Errors are told apart by [`ErrorCode`], which keeps the service's own word: [`Error::is_not_found`],
+//!   [`Error::is_duplicate`], [`ErrorCode::is_capacity`], [`Error::is_ambiguous`].
+//!
+//! ```
+//! use sigv4_ec2::{Client, Credentials, ErrorCode, RunInstances};
+//!
+//! let client = Client::builder("us-gov-west-1").credentials(Credentials::new("AKIDEXAMPLE", "secret", None)).build()?;
+//! assert_eq!((client.partition(), client.endpoint()), ("aws-us-gov", "https://ec2.us-gov-west-1.amazonaws.com/"));
+//! // What EC2 would refuse is not even sent.
+//! let error = client.run_instances(&RunInstances::new("ami-1", "t4g.micro", "")).expect_err("no client token");
+//! assert!(error.to_string().contains("client token"));
+//! assert_eq!(ErrorCode::parse("InvalidInstanceID.NotFound"), ErrorCode::InstanceNotFound);
+//! # Ok::<(), sigv4_ec2::Error>(())
+//! ```
+//!
+//! # Only the signature
+//!
 //! ```
 //! use sigv4_ec2::{Credentials, sign_query};
 //! use std::time::{Duration, SystemTime};
@@ -52,3 +96,8 @@ pub use ops::{
 pub use public_key::{PublicKey, PublicKeyError};
 pub use sign::{FORM, Request, Scope, SignError, Signed, Style, sign, sign_query};
 pub use time::{Clock, SystemClock};
+
+/// The crate page's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CratePage;

@@ -85,3 +85,25 @@ fn boto3_signs_the_same_request_with_the_same_bytes() {
         assert_eq!(entry["headers"]["authorization"].as_str(), Some(theirs.trim()), "IAM");
     }
 }
+
+#[test]
+fn the_example_does_what_its_first_lines_say() {
+    let cloud = Cloud::take();
+    let mark = name("example");
+    let program = std::env::current_exe().expect("it is this one").with_file_name("../examples/ec2");
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command.args(words).env_clear().envs(cloud.said);
+        let output = command.output().unwrap_or_else(|error| panic!("build it first (cargo build --example ec2): {error}"));
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints text")
+    };
+    let image = run(&["image", "arm64"]);
+    let image = image.split(' ').next().expect("an id");
+    assert_eq!(image, "ami-0a00000000000c602");
+    let tag = format!("Name={mark}");
+    let id = run(&["launch", image, "t4g.micro", &mark, &tag]).split(' ').next().expect("an id").to_owned();
+    assert!(run(&["ls", &tag]).starts_with(&format!("{id} running t4g.micro")));
+    assert!(run(&["price", "t4g.micro"]).contains("USD/h"));
+    assert_eq!(run(&["terminate", &id]), format!("{id} running -> shutting-down\n"));
+}
