@@ -137,3 +137,36 @@ cloud_python() {
     ) 9>"$folder/lock" || die "cannot make a Python with moto in $folder"
     echo "$folder/venv/bin/python"
 }
+
+# next_write COMMAND...: seconds until it succeeds, from now; an attempt that takes 0.3 s is given up and made again.
+next_write() {
+    local begun
+    begun=$(now_ms)
+    until timeout 0.3 "$@" >/dev/null 2>&1; do
+        [ $(($(now_ms) - begun)) -lt 60000 ] || { echo never; return; }
+    done
+    seconds_since "$begun"
+}
+
+# leading FIELD DISCO ARGUMENT...: that field of the node that leads.
+leading() {
+    local field=$1
+    shift
+    "$@" status --json | python3 -c 'import json,sys; print(next(n[sys.argv[1]] for n in json.load(sys.stdin)["nodes"] if n["leader"]))' "$field"
+}
+
+# etcd_member FOLDER N NET: becomes member N (1 to 3) of an etcd cluster on loopback, everything else as etcd would have it.
+etcd_member() {
+    local all= n
+    for n in 1 2 3; do all+=m$n=http://$3.$n:2380,; done
+    exec etcd --name "m$2" --data-dir "$1/etcd$2" --listen-peer-urls "http://$3.$2:2380" --initial-advertise-peer-urls "http://$3.$2:2380" \
+        --listen-client-urls "http://$3.$2:2379" --advertise-client-urls "http://$3.$2:2379" --initial-cluster "${all%,}" >>"$1/etcd$2.log" 2>&1
+}
+# etcd_here NET: etcdctl means that cluster.
+etcd_here() { export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=http://$1.1:2379,http://$1.2:2379,http://$1.3:2379; }
+# Which member leads, counted from 0; nothing while none does.
+etcd_leader() {
+    etcdctl endpoint status -w json 2>/dev/null | python3 -c 'import json,sys
+for place, member in enumerate(json.load(sys.stdin)):
+    if member["Status"]["leader"] == member["Status"]["header"]["member_id"]: print(place)'
+}

@@ -57,7 +57,8 @@ fn a_cluster_grows_from_one_to_five_and_shrinks_to_one_with_no_command_but_scale
         let mut scale = project.spawn(&["scale", &nodes.to_string()]);
         // In the middle of it, whoever chance says; but what is left must be a majority, so not before three vote.
         for _ in 0..deaths {
-            wait_until(SOON, "three managers", || project.ready_managers() >= 3, || project.tell());
+            let three_vote = || project.status().is_some_and(|status| status["cluster"]["voters"].as_u64() >= Some(3));
+            wait_until(SOON, "three that vote", three_vote, || project.tell());
             let (moment, since) = (Duration::from_millis(chance.below(400)), Instant::now());
             wait_until(moment + SOON, "its moment", || since.elapsed() >= moment, String::new);
             let running = project.running();

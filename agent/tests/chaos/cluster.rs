@@ -8,6 +8,7 @@ use crate::{
 };
 use proto::v1;
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -20,6 +21,38 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Nodes whose disk is small enough to be filled.
 pub const SMALL_DISKS: [usize; 2] = [1, 2];
 const FILLER: &str = "filler";
+/// Copies of the service that is not on every node.
+const SOME: usize = 3;
+
+const INIT_JS: &str = "export async function init() {
+    return new Cluster({ name: 'chaos', provider: await LocalProvider.init({ name: 'l' }), managers: 5 });
+}";
+
+/// Two services that do nothing, and whose processes can be told from everybody else's: by how long they sleep.
+fn configure_js() -> String {
+    let marker = marker();
+    format!(
+        "export function configure(cluster) {{
+            cluster.service('everywhere', {{ command: ['sleep', '{marker}1'], replicas: 'every-node' }});
+            cluster.service('some', {{ command: ['sleep', '{marker}2'], replicas: {SOME} }});
+        }}"
+    )
+}
+
+fn marker() -> String {
+    format!("{}", 10_000_000 + std::process::id())
+}
+
+/// Processes with an argument that begins like this.
+fn processes(argument: &str) -> BTreeSet<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1).is_some_and(|word| word.starts_with(argument.as_bytes()))
+    };
+    pids.filter(has).collect()
+}
 
 pub struct Cluster {
     pub ground: Ground,
@@ -41,7 +74,34 @@ impl Cluster {
             cluster.add(&format!("token = \"{token}\"\nseeds = [\"{seed}\"]\n"));
         }
         cluster.nodes[0].until("five vote", |status| status.voters.len() == NODES && status.learners.is_empty());
+        let files = [("cluster.js".to_owned(), format!("{INIT_JS}{}", configure_js()))].into();
+        cluster.nodes[0].write(v1::write_request::Op::ModulesPut(v1::ModulesPut { files })).expect("it leads");
+        cluster.nodes[0]
+            .until("the tasks run", |status| status.services.len() == 2 && status.services.iter().all(|s| s.running == s.desired));
         cluster
+    }
+
+    /// The processes of all tasks: their ids, whichever node they are on.
+    pub fn copies(&self) -> BTreeSet<u32> {
+        processes(&marker())
+    }
+
+    /// No copy too many and none too few: one of one service on each node, three of the other.
+    ///
+    /// # Errors
+    /// How many there are instead.
+    pub fn until_each_task_runs_once(&self) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            let (everywhere, some) = (processes(&format!("{}1", marker())).len(), processes(&format!("{}2", marker())).len());
+            if (everywhere, some) == (NODES, SOME) {
+                return Ok(());
+            }
+            if began.elapsed() > HEALTHY_WITHIN {
+                return Err(format!("{everywhere} of {NODES} and {some} of {SOME} tasks run {HEALTHY_WITHIN:?} after all was well"));
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     fn add(&mut self, config: &str) {

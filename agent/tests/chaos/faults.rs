@@ -8,6 +8,9 @@ use crate::{
 };
 use std::{fmt, time::Duration};
 
+/// A silent node is lost after five seconds and its tasks move after as many again; a moment less than that.
+const TASKS_STAY: Duration = Duration::from_secs(9);
+
 /// Who it happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whom {
@@ -73,6 +76,11 @@ impl Kind {
         matches!(self, Kind::Isolate | Kind::Deafen | Kind::Mute | Kind::Split | Kind::Part | Kind::FillDisk)
     }
 
+    /// Whether it leaves four nodes as they are.
+    fn strikes_one(self) -> bool {
+        !matches!(self, Kind::KillTwo | Kind::KillAll | Kind::Split | Kind::Part)
+    }
+
     /// As the summary calls it.
     pub fn name(self) -> &'static str {
         match self {
@@ -92,16 +100,22 @@ impl Kind {
     }
 }
 
+/// One fault.
+#[derive(Clone, Debug)]
+struct Strike {
+    kind: Kind,
+    whom: Whom,
+    /// Where a second node is part of it: another one than `whom`.
+    other: Whom,
+    /// How late a slow link is.
+    delay_ms: u64,
+}
+
 /// One fault, or two at once, and how long it lasts.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub kind: Kind,
-    pub whom: Whom,
-    /// Where a second node is part of it: another one than `whom`.
-    pub other: Whom,
+    strikes: Vec<Strike>,
     pub lasts: Duration,
-    /// How late a slow link is.
-    pub delay_ms: u64,
 }
 
 impl Plan {
@@ -113,13 +127,42 @@ impl Plan {
         let (first, second) = (rng.below(4) as usize, rng.below(3) as usize);
         let whom = if leader { Whom::Leader } else { Whom::Follower(first) };
         let other = Whom::Follower(if second >= first { second + 1 } else { second });
-        // Below and above the five seconds after which a silent node is lost.
-        let lasts = Duration::from_millis(500 + rng.below(8_000));
-        Plan { kind, whom, other, lasts, delay_ms: 20 + rng.below(480) }
+        let (twice, next, delay_ms) = (rng.below(4) == 0, rng.below(5) as usize, 20 + rng.below(480));
+        let mut strikes = vec![Strike { kind, whom, other, delay_ms }];
+        // Two at once, where three are left untouched.
+        let next = [Kind::Kill, Kind::Term, Kind::Stop, Kind::Slow, Kind::FillDisk][next];
+        if twice && kind.strikes_one() && next != kind && kinds.contains(&next) {
+            strikes.push(Strike { kind: next, whom: other, other: whom, delay_ms });
+        }
+        // Below and above the five seconds after which a silent node is lost, and at times the ten after which its
+        // tasks move.
+        let long = if rng.below(8) == 0 { 4_000 } else { 0 };
+        Plan { strikes, lasts: Duration::from_millis(500 + long + rng.below(8_000)) }
+    }
+
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.strikes.iter().map(|strike| strike.kind)
+    }
+
+    /// Whether a majority hears each other all the time.
+    pub fn leaves_a_majority(&self) -> bool {
+        self.kinds().all(|kind| kind != Kind::KillAll)
+    }
+
+    /// Whether tasks stay where they are: no node is silent for long enough to lose them.
+    pub fn leaves_tasks(&self) -> bool {
+        self.lasts < TASKS_STAY
     }
 
     /// Does it; says to whom.
     pub fn strike(&self, cluster: &mut Cluster, leader: usize) -> String {
+        let told: Vec<String> = self.strikes.iter().map(|strike| strike.strike(cluster, leader)).collect();
+        told.join(" and ")
+    }
+}
+
+impl Strike {
+    fn strike(&self, cluster: &mut Cluster, leader: usize) -> String {
         let (node, other) = (self.whom.node(leader), self.other.node(leader));
         let rest = |node: usize| (0..NODES).filter(move |other| *other != node);
         match self.kind {
@@ -163,7 +206,12 @@ fn tell(node: usize, leader: usize) -> String {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {:.1} s", self.kind.name(), self.lasts.as_secs_f64())?;
-        if self.kind == Kind::Slow { write!(f, ", {} ms late", self.delay_ms) } else { Ok(()) }
+        for (place, strike) in self.strikes.iter().enumerate() {
+            write!(f, "{}{}", if place == 0 { "" } else { " and " }, strike.kind.name())?;
+            if strike.kind == Kind::Slow {
+                write!(f, " ({} ms late)", strike.delay_ms)?;
+            }
+        }
+        write!(f, " for {:.1} s", self.lasts.as_secs_f64())
     }
 }

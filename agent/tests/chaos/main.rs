@@ -96,7 +96,7 @@ fn random(args: &Args, seed: u64, cluster: &mut Cluster, writers: &Writers) -> R
             "round {round}: {plan}: {whom}; {} writes, longest pause {:.2?}, healthy after {:.2?}",
             seen.told.acknowledged, seen.told.pause, seen.healthy_after
         );
-        summary.add(plan.kind, &seen);
+        summary.add(&plan, &seen);
     }
     if summary.rounds() > 0 {
         summary.print();

@@ -3,7 +3,7 @@
 use crate::{
     NODES,
     cluster::Cluster,
-    faults::{Kind, Plan},
+    faults::Plan,
     writers::{Told, Writers},
 };
 use std::{
@@ -23,11 +23,17 @@ pub struct Seen {
 /// What was promised and is not so.
 pub fn play(plan: &Plan, cluster: &mut Cluster, writers: &Writers) -> Result<(String, Seen), String> {
     let leader = cluster.leader();
+    let before = cluster.copies();
     writers.go_on();
     let whom = plan.strike(cluster, leader);
     outlast(plan.lasts);
     cluster.heal();
-    Ok((whom, look(cluster, writers)?))
+    let seen = look(cluster, writers)?;
+    let after = cluster.copies();
+    if plan.leaves_tasks() && after != before {
+        return Err(format!("tasks did not stay as they were: processes {before:?} became {after:?}"));
+    }
+    Ok((whom, seen))
 }
 
 /// Lets the writers write meanwhile.
@@ -38,7 +44,7 @@ pub fn outlast(time: Duration) {
     }
 }
 
-/// After the heal: healthy in time, nothing lost, one state everywhere.
+/// After the heal: healthy in time, nothing lost, one state everywhere, and each task once.
 ///
 /// # Errors
 /// What is not so.
@@ -46,6 +52,7 @@ pub fn look(cluster: &Cluster, writers: &Writers) -> Result<Seen, String> {
     let healthy_after = cluster.until_healthy()?;
     let told = writers.rest()?;
     cluster.agree()?;
+    cluster.until_each_task_runs_once()?;
     // One door is enough: the digests are equal.
     writers.compare(told.acknowledged as usize % NODES)?;
     Ok(Seen { told, healthy_after })
@@ -66,11 +73,13 @@ impl Summary {
         Summary { began: Instant::now(), kinds: BTreeMap::new(), acknowledged: 0, pauses: Vec::new(), healthy: Vec::new() }
     }
 
-    pub fn add(&mut self, kind: Kind, seen: &Seen) {
-        *self.kinds.entry(kind.name()).or_default() += 1;
+    pub fn add(&mut self, plan: &Plan, seen: &Seen) {
+        for kind in plan.kinds() {
+            *self.kinds.entry(kind.name()).or_default() += 1;
+        }
         self.acknowledged += seen.told.acknowledged;
         self.healthy.push(seen.healthy_after);
-        if kind != Kind::KillAll {
+        if plan.leaves_a_majority() {
             self.pauses.push(seen.told.pause);
         }
     }

@@ -20,6 +20,7 @@ pub const PLAYS: &[(&str, &str)] = &[
     ("a_learner_then_a_voter", include_str!("../raft_scripts/a_learner_then_a_voter.txt")),
     ("three_nodes_and_back_to_one", include_str!("../raft_scripts/three_nodes_and_back_to_one.txt")),
     ("the_leader_dies_in_a_joint_change", include_str!("../raft_scripts/the_leader_dies_in_a_joint_change.txt")),
+    ("the_only_voter_vanishes_in_the_joint_change", include_str!("../raft_scripts/the_only_voter_vanishes_in_the_joint_change.txt")),
     ("two_nodes_are_a_voter_and_a_learner", include_str!("../raft_scripts/two_nodes_are_a_voter_and_a_learner.txt")),
     ("all_are_killed_at_once", include_str!("../raft_scripts/all_are_killed_at_once.txt")),
     ("a_survivor_goes_on_without_the_others", include_str!("../raft_scripts/a_survivor_goes_on_without_the_others.txt")),

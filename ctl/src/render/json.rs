@@ -6,7 +6,13 @@ use serde_json::{Value, json};
 /// `status --json`.
 pub fn status(status: &v1::Status) -> Value {
     json!({
-        "cluster": { "id": status.cluster_id, "name": status.cluster, "nodes": status.desired_nodes, "managers": status.managers },
+        "cluster": {
+            "id": status.cluster_id,
+            "name": status.cluster,
+            "nodes": status.desired_nodes,
+            "managers": status.managers,
+            "voters": status.voters.len(),
+        },
         "leader": status.leader,
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
         "instances": status.instances.iter().map(instance).collect::<Vec<_>>(),
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn status_has_these_fields_and_no_others() {
         let expected = json!({
-            "cluster": { "id": "00000000000000ff", "name": "lab", "nodes": 3, "managers": 3 },
+            "cluster": { "id": "00000000000000ff", "name": "lab", "nodes": 3, "managers": 3, "voters": 2 },
             "leader": "0000000000000001",
             "nodes": [
                 { "id": "0000000000000001", "name": "n1", "address": "127.80.3.1:5080", "role": "manager", "state": "ready", "leader": true,

@@ -11,7 +11,7 @@ use crate::{
     model::{
         codec,
         command::Proposal,
-        ids::{NodeId, Ticket},
+        ids::{MemberId, NodeId, Ticket},
         io::{Effect, Level},
         node::NodeRecord,
         query::{Answer, RecoverView},
@@ -58,13 +58,14 @@ impl Replica {
         if let Some(present) = lost.iter().find(|id| !view.missing.iter().any(|n| n.id == **id)) {
             return Err(("invalid", format!("node {present} is not one of the managers that this node misses")));
         }
-        let others = self.other_voters().count();
-        let left = others - others.min(lost.len()) + 1;
-        if left > others.div_ceil(2) {
-            return Err((
-                "invalid",
-                format!("{left} of {} managers are left, which is a majority: it elects a leader by itself", others + 1),
-            ));
+        // In a joint configuration it takes a majority of the old voters and one of the new.
+        let group = self.consensus.as_ref().map(|c| c.membership()).unwrap_or_default();
+        let is_lost = |member: &MemberId| self.state.node_of_member(*member).is_some_and(|n| lost.contains(&n.id));
+        let stands = |voters: &[MemberId]| voters.iter().filter(|m| !is_lost(m)).count() > voters.len() / 2;
+        if stands(&group.voters) && (!group.is_joint() || stands(&group.outgoing)) {
+            let left = group.voters.iter().filter(|m| !is_lost(m)).count();
+            let all = group.voters.len();
+            return Err(("invalid", format!("{left} of {all} managers are left, which is a majority: it elects a leader by itself")));
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ impl Replica {
             term: self.consensus.as_ref().map_or(0, |c| c.term()),
             problems: self.with_sight(plan::problems).unwrap_or_else(|| self.leaderless().into_iter().collect()),
             answered_by: self.config.node,
-            voters: group.voters,
+            // Until a joint configuration is left, nothing is decided without those who voted before.
+            voters: if group.is_joint() { group.outgoing } else { group.voters },
             learners: group.learners,
             services: self.services(),
             script_version: self.state.script.version,
