@@ -97,7 +97,8 @@ class Faults:
 
     # throttle: refused, nothing done. error_before, error_after: a broken server that did nothing, or all.
     # lose_request, lose_reply: the connection ends, nothing done, or all. slow: the answer comes after `seconds`.
-    KINDS = ("throttle", "error_before", "error_after", "lose_request", "lose_reply", "slow")
+    # refuse: with `code`, and `status` if it is not 400; nothing done.
+    KINDS = ("throttle", "error_before", "error_after", "lose_request", "lose_reply", "slow", "refuse")
 
     def __init__(self):
         self.lock, self.list = threading.Lock(), []
@@ -143,13 +144,15 @@ class Proxy:
                  "headers": {name.lower(): value for name, value in request.headers.items()}, "status": None, "fault": None}
         with self.lock:
             self.log.append(entry)
-        before = self.faults.take(request.action, ("throttle", "error_before", "lose_request", "slow"))
+        before = self.faults.take(request.action, ("throttle", "error_before", "lose_request", "slow", "refuse"))
         entry["fault"] = before and before["kind"]
         match entry["fault"]:
             case "lose_request":
                 raise Lost
             case "throttle":
                 reply = refusal(503, "RequestLimitExceeded", "Request limit exceeded.")
+            case "refuse":
+                reply = refusal(before.get("status", 400), before["code"], before.get("message", "No."))
             case "error_before":
                 reply = refusal(500, "InternalError", "An internal error has occurred")
             case "slow":

@@ -27,8 +27,8 @@ const IAM_VERSION: &str = "2010-05-08";
 const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 /// EC2 takes five minutes for a wrong clock; what is nearer than this cannot have been the reason.
 const SKEW_MIN_SECS: i64 = 4 * 60;
-/// Pages of one listing that are read.
-const PAGES_MAX: u32 = 1000;
+/// Pages of one listing that are read: ten thousand things.
+const PAGES_MAX: u32 = 100;
 /// An error's text that is kept.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
@@ -47,6 +47,7 @@ struct Shared {
     source: Box<dyn Source>,
     cached: Mutex<Option<Credentials>>,
     clock: Arc<dyn Clock>,
+    patience: Duration,
     /// Seconds that the service's clock is ahead of ours.
     skew_secs: AtomicI64,
 }
@@ -62,6 +63,7 @@ pub struct Builder {
     roots: Option<Vec<u8>>,
     environment: Environment,
     profile: Option<String>,
+    patience: Duration,
 }
 
 impl Builder {
@@ -92,6 +94,12 @@ impl Builder {
     /// Other variables than the process's: custom addresses, credentials, trusted roots.
     pub fn environment(mut self, environment: Environment) -> Builder {
         self.environment = environment;
+        self
+    }
+
+    /// How long one call goes on trying, instead of [`Client::PATIENCE`]; at least a second.
+    pub fn patience(mut self, patience: Duration) -> Builder {
+        self.patience = patience.max(Duration::from_secs(1));
         self
     }
 
@@ -139,6 +147,7 @@ impl Builder {
             source,
             cached: Mutex::new(None),
             clock: self.clock,
+            patience: self.patience,
             skew_secs: AtomicI64::new(0),
         };
         Ok(Client { shared: Arc::new(shared), dry_run: false })
@@ -162,7 +171,7 @@ impl From<Error> for Failed {
 }
 
 impl Client {
-    /// How long one call goes on trying.
+    /// How long one call goes on trying, unless [`Builder::patience`] says otherwise.
     pub const PATIENCE: Duration = PATIENCE;
 
     /// Begins a client for a region. What the builder is not told, the environment says: see [`Environment`].
@@ -176,6 +185,7 @@ impl Client {
             roots: None,
             environment: Environment::of_process(),
             profile: None,
+            patience: Client::PATIENCE,
         }
     }
 
@@ -267,7 +277,7 @@ impl Client {
 
     fn call(&self, endpoint: &Endpoint, form: &Form, repeat: Repeat) -> Result<String, Error> {
         let clock = &self.shared.clock;
-        let deadline = clock.since_start() + PATIENCE;
+        let deadline = clock.since_start() + self.shared.patience;
         let (mut clock_set, mut renewed) = (false, false);
         let mut attempt = 0;
         loop {

@@ -49,7 +49,7 @@ pub enum Error {
         /// The parameter and its bound.
         wrong: String,
     },
-    /// More pages than are believed. The bound is a thousand.
+    /// More pages than are read: a hundred, of a hundred things each.
     #[error("{action} goes on after {pages} pages; narrow its filters")]
     TooManyPages {
         /// The API's name of the operation.
@@ -110,12 +110,18 @@ impl Error {
     /// Whether the service may have done it all the same.
     pub fn is_ambiguous(&self) -> bool {
         match self {
-            Error::Api { status, code, .. } => *status >= 500 && !code.is_throttling(),
+            Error::Api { status, code, .. } => is_broken(*status, code),
             Error::Transport { unsent, .. } => !unsent,
             Error::Reply { .. } => true,
             _ => false,
         }
     }
+}
+
+/// Whether the service broke. It says with 500 as well that it has no machines left, and with 503 that it is asked too often:
+/// then it did nothing, and knows it.
+pub(crate) fn is_broken(status: u16, code: &ErrorCode) -> bool {
+    (status >= 500 || code.is_server_fault()) && !code.is_throttling() && !code.is_capacity()
 }
 
 /// Makes the enum and both ways between a code and its text, so that they cannot differ.

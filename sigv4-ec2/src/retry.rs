@@ -4,7 +4,7 @@
 //! delivery changes nothing (reading, deleting, setting, and launching, whose client token makes it one). Pauses grow,
 //! and each is cut at random ("full jitter"), or a hundred clients that were refused together would come back together.
 
-use crate::Error;
+use crate::{Error, error::is_broken};
 use std::time::Duration;
 
 /// How long one call may take, with all its repetitions.
@@ -26,9 +26,7 @@ pub(crate) enum Repeat {
 /// The pause before the next attempt, or `None` if the error is final. `attempt` counts from 0, `left` of [`PATIENCE`].
 pub(crate) fn pause(error: &Error, repeat: Repeat, attempt: u32, random: u64, left: Duration) -> Option<Duration> {
     let transient = match error {
-        Error::Api { status, code, .. } => {
-            code.is_throttling() || (repeat == Repeat::Harmless && (*status >= 500 || code.is_server_fault()))
-        }
+        Error::Api { status, code, .. } => code.is_throttling() || (repeat == Repeat::Harmless && is_broken(*status, code)),
         Error::Transport { unsent, .. } => *unsent || repeat == Repeat::Harmless,
         // Half an answer: from a proxy, or a machine that died while it wrote.
         Error::Reply { .. } => repeat == Repeat::Harmless && attempt < 2,
@@ -60,6 +58,7 @@ mod tests {
             (refused(400, ErrorCode::Throttling), true, true),
             (refused(500, ErrorCode::InternalError), true, false),
             (refused(502, ErrorCode::Other("BadGateway".to_owned())), true, false),
+            (refused(500, ErrorCode::InsufficientInstanceCapacity), false, false),
             (refused(400, ErrorCode::InvalidParameterValue), false, false),
             (refused(403, ErrorCode::UnauthorizedOperation), false, false),
             (lost(true), true, true),

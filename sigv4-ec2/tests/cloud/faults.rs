@@ -1,7 +1,7 @@
 //! A cloud that is busy, loses answers, has another clock, and shows late what one did.
 
 use crate::setup::{Cloud, TestClock, launch, name, tags};
-use sigv4_ec2::{Client, ErrorCode, Filter, Instance, InstanceState, RunInstances};
+use sigv4_ec2::{Client, ErrorCode, Filter, Instance, InstanceState, Market, RunInstances};
 use std::time::{Duration, Instant};
 
 fn marked(client: &Client, mark: &str) -> Vec<Instance> {
@@ -74,6 +74,21 @@ fn what_cannot_be_repeated_safely_is_not() {
     client.release_address(&found[0].allocation).expect("it is free");
     client.release_address(&found[0].allocation).expect("twice is no error");
     assert_eq!(client.describe_addresses(&filters).expect("it may look"), []);
+}
+
+#[test]
+fn no_machines_left_is_said_at_once_and_nothing_was_bought() {
+    let cloud = Cloud::take();
+    let clock = TestClock::at(0);
+    let client = cloud.client_of("AWS", &clock);
+    let mark = name("full");
+    let full = r#"{"action": "RunInstances", "kind": "refuse", "code": "InsufficientInstanceCapacity", "status": 500}"#;
+    cloud.order("POST", "/faults", full);
+    let spot = RunInstances { market: Market::Spot { price_max: None }, ..launch(&mark) };
+    let error = client.run_instances(&spot).expect_err("there are none");
+    assert!(error.code().is_some_and(ErrorCode::is_capacity) && !error.is_ambiguous(), "{error}");
+    assert_eq!((cloud.seen("RunInstances").len(), clock.slept()), (1, Duration::ZERO));
+    assert_eq!(marked(&client, &mark), []);
 }
 
 #[test]
