@@ -77,7 +77,7 @@ fn a_worker_may_only_speak_for_itself() {
     first.set("a", "1").expect("a leader writes");
     let before = (first.picture(), first.member().term);
     let thief = Intruder::posing_as(&worker);
-    let keyring = codec::encode(&Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 9 });
+    let keyring = codec::encode(&Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 9, next: None });
     let write = || v1::WriteRequest {
         client: 1,
         sequence: 1,

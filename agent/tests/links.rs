@@ -77,7 +77,7 @@ impl End {
             logs,
             Artifacts::new(self._folder.path()),
         );
-        api.gate.learn(Arc::new(Access { nodes: vec![(caller.node, caller.key.clone(), manager)], removed: vec![], leader: None }));
+        api.gate.learn(Arc::new(Access { nodes: vec![(caller.node, caller.key.clone(), manager)], removed: vec![], ..Access::default() }));
         let limits = ServerLimits::default();
         let listener = Listener::tcp(at, self.trust.server_tls()).expect("the address is free");
         let address = listener.address().expect("it is TCP");
@@ -221,7 +221,7 @@ fn a_worker_gives_out_no_seats_and_its_raft_messages_are_dropped() {
         let address = address.to_string();
         here.peers.send(there.node, &address, SEAT, vec![b"vote for me".to_vec()]);
         assert!(matches!(here.heard().await, Input::Unreachable { .. }));
-        let keyring = Keyring { ca_key: vec![1], join_key: vec![2], secrets_key: vec![3], epoch: 0 };
+        let keyring = Keyring { ca_key: vec![1], join_key: vec![2], secrets_key: vec![3], epoch: 0, next: None };
         here.peers.enlist(there.node, &address, SEAT, &keyring);
         assert!(matches!(here.heard().await, Input::Enlisted { ok: false, member: SEAT, .. }));
         here.peers.send_snapshot(there.node, &address, SEAT, vec![1], Arc::new(vec![2]));
@@ -274,6 +274,7 @@ fn status(places: &[(NodeId, String)]) -> StatusView {
         leaving: false,
         drained: false,
         preference: None,
+        papers: Default::default(),
     };
     let task = |(at, (node, _)): (usize, &(NodeId, String))| {
         let number = TaskNumber(at as u64 + 1);
@@ -310,6 +311,7 @@ fn status(places: &[(NodeId, String)]) -> StatusView {
         script_version: 0,
         script_applied: 0,
         script_error: String::new(),
+        rotation: None,
     }
 }
 

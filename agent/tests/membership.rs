@@ -113,7 +113,7 @@ fn age_certificate(node: &Daemon, authority: &Authority, days: u64) {
     let (files, shown) = (KeyFiles::new(&node.data()), identity(node));
     let agent::drivers::pki::Subject::Node(id) = shown.subject else { panic!("a node's certificate") };
     let then = wall_ms() - Duration::from_secs(days * 24 * 3600).as_millis() as u64;
-    files.save_certificate(&authority.sign_node(id, &shown.public_key, then).expect("a good key")).expect("the disk works");
+    files.save_own(&[authority.sign_node(id, &shown.public_key, then).expect("a good key")]).expect("the disk works");
 }
 
 fn authority_of(node: &Daemon) -> Authority {

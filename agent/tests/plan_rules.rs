@@ -44,6 +44,7 @@ fn node(id: u64, state: NodeState, member: Option<u64>) -> NodeRecord {
         leaving: false,
         drained: false,
         preference: None,
+        papers: Default::default(),
     }
 }
 
@@ -169,13 +170,26 @@ fn a_dead_voter_keeps_its_seat_until_somebody_can_take_it() {
     let votes = |play: &Play| play.decide().into_iter().any(|d| matches!(d, Decision::Change(Change::Joint { .. })));
     let mut play3 = play(&three, &[1, 2, 3], &[]);
     play3.state.settings.replace_after_ms = None;
-    assert!(!votes(&play3), "nobody to replace it with");
+    play3.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 59_000;
+    assert!(!votes(&play3), "nobody to replace it with, and it may come back");
+    play3.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 61_000;
+    assert!(play3.decide().contains(&joint(&[], &[2], &[3])), "two that are left are one voter and one learner");
 
     let mut play4 = play(&[three[0], three[1], three[2], (4, READY, Some(4))], &[1, 2, 3], &[4]);
     play4.state.settings.replace_after_ms = None;
     assert!(play4.decide().contains(&joint(&[4], &[], &[3])));
     play4.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 1_000;
     assert!(!votes(&play4), "lost only just now: it may come back");
+}
+
+#[test]
+fn those_lost_can_never_keep_the_chosen_from_deciding() {
+    // 2 is leaving and 1 was demoted by hand: the one voter is 1 all the same, not 3 who has just been lost.
+    let mut play = play(&[(1, READY, Some(1)), (2, READY, Some(2)), (3, LOST, Some(3))], &[1, 2, 3], &[]);
+    play.state.nodes.get_mut(&NodeId(3)).expect("there").since_ms = NOW.wall - 1_000;
+    play.state.nodes.get_mut(&NodeId(2)).expect("there").leaving = true;
+    prefer(&mut play, 1, Role::Worker);
+    assert!(play.decide().contains(&joint(&[], &[3], &[2])));
 }
 
 fn prefer(play: &mut Play, id: u64, role: Role) {

@@ -5,6 +5,7 @@ use crate::context::{Context, Identity};
 use crate::message::Failure;
 use crate::out::now_ms;
 use agent::drivers::pki::{self, PkiError, Trust, pem};
+use agent::model::authority::{Authorities, Certificate};
 use std::sync::Arc;
 
 /// What this identity shows, and whom it believes: nodes of its own cluster.
@@ -18,10 +19,12 @@ pub fn tls(identity: &Identity) -> Result<Arc<rustls::ClientConfig>, Failure> {
 fn trust(identity: &Identity) -> Result<Arc<Trust>, Failure> {
     let trust = Trust::new();
     let installed = || -> Result<(), PkiError> {
-        let certificate = pem::certificate_from_pem(identity.certificate_pem.as_bytes(), "certificate in admin.crt")?;
+        let certificates = pem::certificates_from_pem(identity.certificate_pem.as_bytes(), "certificate in admin.crt")?;
         let key = pem::key_from_pem(identity.key_pem.as_bytes(), "key in admin.key")?;
-        let ca = pem::certificate_from_pem(identity.ca_pem.as_bytes(), "certificate in ca.crt")?;
-        trust.install(&certificate, &key, &ca)
+        // Two, while one authority gives way to another.
+        let trusted = pem::certificates_from_pem(identity.ca_pem.as_bytes(), "certificate in ca.crt")?;
+        let known = Authorities { trusted: trusted.into_iter().map(Certificate).collect(), ..Authorities::default() };
+        trust.install_all(&certificates, &key, known)
     };
     installed().map_err(|e| {
         Failure::broke("cannot use this folder's certificate")
@@ -45,7 +48,7 @@ pub async fn issue(context: &Context, client: &mut Client) -> Result<(Identity, 
     let csr = pki::new_csr(&key).map_err(|e| damaged(&e))?;
     let reply = client.issue_admin(csr).await.map_err(|e| e.failure(what))?;
     let identity = Identity {
-        ca_pem: pem::certificate_to_pem(&reply.ca),
+        ca_pem: if reply.authorities.is_empty() { pem::certificate_to_pem(&reply.ca) } else { bundle(&reply.authorities) },
         certificate_pem: pem::certificate_to_pem(&reply.certificate),
         key_pem: pem::key_to_pem(&key),
     };
@@ -57,6 +60,10 @@ pub async fn issue(context: &Context, client: &mut Client) -> Result<(Identity, 
         return Err(Failure::broke(what).because(format!("the node is of cluster {}, this folder is for {}", reply.cluster_id, cluster.id)));
     }
     Ok((identity, reply.addresses))
+}
+
+fn bundle(certificates: &[Vec<u8>]) -> String {
+    certificates.iter().map(|certificate| pem::certificate_to_pem(certificate)).collect()
 }
 
 /// Asks for another certificate once half of this one's time is over.

@@ -56,6 +56,7 @@ pub fn originate(data_dir: &DataDir, config: &Config, image: Option<&Image>, nam
         join_key: pki::random_bytes::<32>().into(),
         secrets_key: pki::random_bytes::<32>().into(),
         epoch: 0,
+        next: None,
     };
     files.save_keyring(Some(&keyring))?;
     files.save_certificates(&authority.sign_node(node, &public_key, now_ms)?, authority.certificate())?;

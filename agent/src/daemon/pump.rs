@@ -102,6 +102,11 @@ impl Pump {
             Effect::Report { report, try_in_order } => self.peers.report(report, try_in_order),
             Effect::Changed { index: _, access } => {
                 if let Some(access) = access {
+                    match self.keys.learn(&access.authorities) {
+                        Ok(true) => self.door.report(Input::Papers(self.keys.trust.papers())),
+                        Ok(false) => {}
+                        Err(error) => return Some(Ended { failed: true, why: error.to_string() }),
+                    }
                     self.peers.keep_only(&access);
                     self.api.gate.learn(access);
                 }

@@ -225,10 +225,11 @@ async fn run(
     spawner: Spawner,
 ) -> Result<Ended, RunError> {
     let files = KeyFiles::new(data_dir.path());
-    let keys = Keys { files: files.clone(), trust: Trust::new() };
-    let (key, (certificate, ca)) = (files.key()?, files.certificates()?);
+    let keys = Keys::new(files.clone(), Trust::new());
+    let (key, (certificates, known)) = (files.key()?, files.held()?);
+    let ca = known.trusted[0].0.clone();
     let unusable = |error| RunError::Certificate(data_dir.path().display().to_string(), error);
-    keys.trust.install(&certificate, &key, &ca).map_err(unusable)?;
+    keys.trust.install_all(&certificates, &key, known).map_err(unusable)?;
     let public_key = pki::public_key(&key).map_err(unusable)?;
     check_certificate(&keys.trust, &identity)?;
     // After everything that may be damaged: opening it writes in it.
@@ -309,6 +310,7 @@ async fn run(
     };
     let store = store::spawn(store, Box::new(completion)).map_err(|error| RunError::System("start the store's thread", error))?;
 
+    door.report(Input::Papers(keys.trust.papers()));
     let background = [
         spawner.0.spawn(keys.clone().renew_when_due(api.clone())),
         spawner.0.spawn(give_memory_back(api.clone())),
@@ -367,7 +369,7 @@ fn keyring_of(keys: &Keys, restored: &Restored, originating: bool) -> Result<Opt
     if keyring.is_none() && entitled {
         return Err(keys.files.keyring_missing().into());
     }
-    keys.trust.set_keyring(keyring.as_ref(), &keys.trust.ca()).map_err(KeysError::Keyring)?;
+    keys.trust.set_keyring(keyring.as_ref()).map_err(KeysError::Keyring)?;
     Ok(keyring)
 }
 

@@ -41,6 +41,11 @@ pub fn person_token(keyring: &Keyring, ca: &[u8], request: RequestId) -> (String
     (hex(&hash[..4]), hash, whole(ca, &secret))
 }
 
+/// What a node says of a CA instead of its certificate.
+pub fn ca_mark(ca: &[u8]) -> u64 {
+    sha256(ca).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
 pub fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     fn keyring(join: u8) -> Keyring {
-        Keyring { ca_key: vec![], join_key: vec![join; 32], secrets_key: vec![], epoch: 0 }
+        Keyring { ca_key: vec![], join_key: vec![join; 32], secrets_key: vec![], epoch: 0, next: None }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A new kind gets the next number and raises `KINDS_KNOWN`; it is proposed only when every member understands it.
 
 use super::{
+    authority::{Papers, Stage},
     ids::{NodeId, OperationId, RequestId},
     instance::{InstanceDesired, InstanceState},
     node::{NodeState, Role},
@@ -16,7 +17,7 @@ use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
 /// The newest kind of command this build understands.
-pub const KINDS_KNOWN: u32 = 4;
+pub const KINDS_KNOWN: u32 = 5;
 
 /// One entry of the log, as the leader proposed it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -247,6 +248,26 @@ pub enum Command {
         #[n(1)]
         live: u32,
     },
+    // ---- one CA gives way to another (kind 5)
+    /// This CA (certificate, DER) is to take the place of the one in force. Every member of the group holds its key.
+    #[n(48)]
+    CaIntroduce(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// The stage is over. Refused while a node is not ready for the next one, unless `force`.
+    #[n(49)]
+    CaAdvance {
+        #[n(0)]
+        from: Stage,
+        #[n(1)]
+        force: bool,
+    },
+    /// What a node shows and believes changed.
+    #[n(50)]
+    NodePapers {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        papers: Papers,
+    },
 }
 
 impl Command {
@@ -261,6 +282,7 @@ impl Command {
             Command::NodeUpdate { .. } | Command::NodeState { .. } | Command::MemberAssign(_) | Command::MemberClear(_) => 1,
             Command::Launch { .. } | Command::InstanceSeen { .. } | Command::Leading(_) => 1,
             Command::NodePrefer { .. } | Command::MinNodes { .. } => 3,
+            Command::CaIntroduce(_) | Command::CaAdvance { .. } | Command::NodePapers { .. } => 5,
             _ => 2,
         }
     }

@@ -4,6 +4,7 @@
 //! A Raft message that promises something comes out only after the `Persisted` it waits for went in.
 
 use super::{
+    authority::{Authorities, NextKeys, Papers},
     ids::{MemberId, NodeId, OperationId, Ticket},
     instance::InstanceSeen,
     query::{Answer, LaunchRequest, Peer, Principal, Report, Request},
@@ -93,7 +94,10 @@ pub enum Input {
         managers: Vec<Peer>,
         removed: Vec<NodeId>,
         orders: Orders,
+        authorities: Authorities,
     },
+    /// What this node shows and believes: at the start of the process, and whenever it changed.
+    Papers(Papers),
     /// The cluster answered a report: this node was removed from it for good.
     Removed,
     /// The runtime: what became of a task's process. At the start of the process one `Up { adopted }` or `Ended`
@@ -302,6 +306,9 @@ pub struct Keyring {
     pub secrets_key: Vec<u8>,
     #[n(3)]
     pub epoch: u32,
+    /// While one CA gives way to another.
+    #[n(4)]
+    pub next: Option<NextKeys>,
 }
 
 impl core::fmt::Debug for Keyring {
@@ -319,4 +326,5 @@ pub struct Access {
     pub removed: Vec<NodeId>,
     /// Where a follower forwards to.
     pub leader: Option<(NodeId, String)>,
+    pub authorities: Authorities,
 }

@@ -3,6 +3,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod authority;
 pub mod codec;
 pub mod command;
 pub mod event;

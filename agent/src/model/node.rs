@@ -1,6 +1,7 @@
 //! A node as the replicated state knows it.
 
 use super::{
+    authority::Papers,
     ids::{MemberId, NodeId},
     limits::ADDRESS_BYTES_MAX,
 };
@@ -62,6 +63,10 @@ pub struct NodeRecord {
     /// What a person wants it to be; none: as the cluster chooses.
     #[n(18)]
     pub preference: Option<Role>,
+    /// Told only while one CA gives way to another.
+    #[n(19)]
+    #[cbor(default)]
+    pub papers: Papers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]

@@ -1,6 +1,7 @@
 //! What is asked of a replica, and what it answers.
 
 use super::{
+    authority::{Authorities, NextKeys, Papers, Stage},
     event::Event,
     ids::{ClusterId, MemberId, NodeId, OperationId, RequestId},
     instance::{InstanceDesired, InstanceRecord},
@@ -105,6 +106,12 @@ pub enum Op {
         node: String,
         drain: bool,
     },
+    /// A new CA is to take the place of the one in force; these are its keys, made for this request.
+    CaRotate(Box<NextKeys>),
+    CaAdvance {
+        from: Stage,
+        force: bool,
+    },
     /// Node id or name: it is to be a manager, or not.
     NodePrefer {
         node: String,
@@ -145,6 +152,7 @@ pub struct Report {
     pub tasks: Vec<TaskSeen>,
     /// How long its last reports took to be answered, milliseconds; none before the first answer.
     pub round_trip_ms: Option<u32>,
+    pub papers: Papers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +179,7 @@ pub enum Answer {
         removed: Vec<NodeId>,
         /** what this node is to run */
         orders: Orders,
+        authorities: Authorities,
     },
     /// What an apply of those modules would change, and what went wrong in the script if anything did.
     Planned {
@@ -267,6 +276,15 @@ pub struct StatusView {
     pub script_version: u64,
     pub script_applied: u64,
     pub script_error: String,
+    pub rotation: Option<RotationView>,
+}
+
+/// One CA giving way to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationView {
+    pub stage: Stage,
+    /// Who is not ready for what comes next, by name.
+    pub waits_for: Vec<String>,
 }
 
 /// A service with its tasks.

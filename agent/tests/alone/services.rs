@@ -102,7 +102,7 @@ fn an_agent_that_finds_no_manager_goes_by_its_last_assignment_after_a_while() {
     let orders = Orders { index: 1, tasks: assignment.tasks.into_iter().filter(|order| order.service == "web").collect() };
     let peer = Peer { node: NodeId(2), address: "127.0.0.1:2".into(), public_key: vec![2; 32] };
     let leader = Some((NodeId(2), "127.0.0.1:2".into()));
-    lonely.input(Input::ReportAnswered { leader, managers: vec![peer], removed: vec![], orders });
+    lonely.input(Input::ReportAnswered { leader, managers: vec![peer], removed: vec![], orders, authorities: Default::default() });
     assert_eq!(lonely.programs(), ["a", "a"]);
     assert_eq!(lonely.assignment.as_ref().map(|orders| orders.tasks.len()), Some(2), "and is remembered");
 }

@@ -40,7 +40,7 @@ fn config(originate: bool) -> Config {
         labels: BTreeMap::new(),
         instance: None,
         public_key: vec![1; 32],
-        keyring: Some(Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 0 }),
+        keyring: Some(Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 0, next: None }),
         originate: originate.then(|| Genesis { cluster: ClusterId(9), name: "c".into(), ca: vec![5], tokens: vec![] }),
         seeds: vec![],
         assignment: None,

@@ -8,6 +8,7 @@ use crate::{
     mutants::Mutant,
     network::{Endpoint, Fate},
     node::{Asked, Body, Process},
+    papers::Held,
     world::{Event, World},
 };
 use agent::model::{
@@ -109,7 +110,10 @@ impl World {
             }
             return call;
         };
-        let fate = self.carry(from, Endpoint::Host(to), self.options.call_loss);
+        // Answers come back on the connection that the caller made.
+        let met = self.believe_each_other(from, Endpoint::Host(to));
+        let carried = self.carry(from, Endpoint::Host(to), self.options.call_loss);
+        let fate = if met { carried } else { Fate::Lost { cut: true } };
         let arrive =
             |body: &Rc<Body>| Event::CallArrive { host: to, call, from, principal: principal.clone(), body: body.clone(), forwarded };
         match fate {
@@ -259,7 +263,7 @@ impl World {
 
     fn report_hears(&mut self, host: usize, life: u64, report: Report, mut rest: Vec<String>, followed: bool, answer: Option<Answer>) {
         match answer {
-            Some(Answer::Reported { leader, leader_address, managers, removed, mut orders }) => {
+            Some(Answer::Reported { leader, leader_address, managers, removed, mut orders, authorities }) => {
                 if self.mutant == Some(Mutant::OrdersOutOfDate) {
                     self.mix_up(host, &mut orders);
                 }
@@ -267,7 +271,7 @@ impl World {
                 if !managers.is_empty() {
                     self.machines[host].identity.seeds = managers.iter().map(|peer| peer.address.clone()).collect();
                 }
-                let input = Input::ReportAnswered { leader: Some((leader, leader_address)), managers, removed, orders };
+                let input = Input::ReportAnswered { leader: Some((leader, leader_address)), managers, removed, orders, authorities };
                 self.report_ends(host, life, Some(input));
             }
             Some(Answer::Refused { code: "removed", .. }) => self.report_ends(host, life, Some(Input::Removed)),
@@ -281,7 +285,8 @@ impl World {
     }
 
     fn report_ends(&mut self, host: usize, life: u64, input: Option<Input>) {
-        let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new(), orders: Default::default() };
+        let (managers, removed) = (Vec::new(), Vec::new());
+        let nobody = Input::ReportAnswered { leader: None, managers, removed, orders: Default::default(), authorities: Default::default() };
         self.at(self.now, Event::Tell { host, life: Some(life), input: input.unwrap_or(nobody) });
     }
 
@@ -318,10 +323,12 @@ impl World {
                 if !admission.managers.is_empty() {
                     identity.seeds = admission.managers.iter().map(|peer| peer.address.clone()).collect();
                 }
-                identity.admission = Some(admission);
+                self.machines[host].held = Held::of(&admission.ca);
+                self.machines[host].identity.admission = Some(admission);
                 self.counts.add(Count::Joins);
                 let (boot, mono_base, seed, world) = (self.rng.next(), self.rng.below(1 << 40), self.rng.next(), self.now);
                 self.machines[host].start(boot, mono_base, seed, world);
+                self.tell_papers(host);
                 self.find_tasks(host);
                 self.drain(host);
             }

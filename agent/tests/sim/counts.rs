@@ -126,6 +126,9 @@ counts! {
     NodesCame "nodes that came, and nothing moved",
     StoppedBelowMin "clusters stopped below min_nodes",
     PausedBelowMin "clusters paused below min_nodes",
+    RotationsAsked "new certificate authorities asked for",
+    Recertified "certificates from a new authority",
+    AuthoritiesReplaced "certificate authorities replaced",
     PlayedTwice "histories played twice",
 }
 

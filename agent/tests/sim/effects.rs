@@ -106,10 +106,11 @@ impl World {
             Effect::Changed { access, .. } => {
                 if let (Some(access), Some(running)) = (access, self.machines[host].running()) {
                     running.removed = access.removed.iter().copied().collect();
-                    running.access = Some(access);
+                    running.access = Some(access.clone());
+                    self.told_authorities(host, &access.authorities);
                 }
             }
-            Effect::Keyring(keyring) => self.machines[host].disk.keyring = keyring,
+            Effect::Keyring(keyring) => self.hold_keyring(host, keyring),
             Effect::Assignment(orders) => self.assigned(host, orders),
             Effect::Task(call) => self.task_called(host, life, call),
             Effect::Script { id, call } => self.script_called(host, life, id, call),
@@ -319,6 +320,9 @@ impl World {
         }
         if leads && self.mutant == Some(Mutant::VoterRemovedBeforeTransfer) {
             self.end_leaving_machines(host);
+        }
+        if news {
+            self.check_keys(host);
         }
         if leads && self.checkers.leads(member, term) {
             self.counts.add(Count::Elections);

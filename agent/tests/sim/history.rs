@@ -131,6 +131,10 @@ impl World {
         if let Some(missing) = self.missing_in(replica).or_else(|| self.missing_on_machines(replica)) {
             return Some(missing);
         }
+        if let Some(missing) = self.missing_papers(leader) {
+            return Some(missing);
+        }
+        let replica = self.replica(leader).expect("a leader runs");
         let (missing, blocked) = self.missing_tasks(replica.state());
         self.workload.blocked = blocked;
         missing

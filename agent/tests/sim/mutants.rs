@@ -59,6 +59,8 @@ mutants! {
     NoAnswerTakenForFailure "no-answer-taken-for-failure" |o| { group(o); o.cloud_lost = 300 },
     // The door passes on one use more than was asked for.
     TokenGoodForTwo "token-good-for-two" |o| { o.outsiders = 2; o.steal = 900 },
+    // New keys of the cluster are held, but not on disk.
+    NewKeysNotSaved "new-keys-not-saved" |o| { group(o); o.rotate_every_ms = 2_000 },
     // Links do not notice that a byte changed on its way.
     MessageChangedOnItsWay "message-changed-on-its-way" |o| group(o),
 }

@@ -2,7 +2,7 @@
 //!
 //! The process is the production `Replica` with nothing around it but what the daemon would keep in memory.
 
-use crate::{clock::Clock, disk::Disk, network::Endpoint, tasks::Runtime};
+use crate::{clock::Clock, disk::Disk, network::Endpoint, papers::Held, tasks::Runtime};
 use agent::{
     logic::replica::{Config, Genesis, Replica, Timings},
     model::{
@@ -23,6 +23,7 @@ pub struct Machine {
     pub instance: Option<String>,
     pub disk: Disk,
     pub identity: Identity,
+    pub held: Held,
     pub process: Option<Process>,
     /// Counts process starts: events meant for an earlier process are dropped.
     pub life: u64,

@@ -17,6 +17,8 @@ pub struct Options {
     pub remove_every_ms: u64,
     pub prefer_every_ms: u64,
     pub managers_every_ms: u64,
+    /// A new certificate authority is asked for, or the next step of one.
+    pub rotate_every_ms: u64,
     pub outsiders: u32,
     pub steal: u64,
     pub managers: u32,
@@ -80,6 +82,7 @@ impl Options {
             remove_every_ms: sometimes(rng, 300, 6_000, 20_000),
             prefer_every_ms: sometimes(rng, 300, 2_000, 10_000),
             managers_every_ms: sometimes(rng, 200, 6_000, 20_000),
+            rotate_every_ms: 0,
             outsiders: if rng.chance(300) { rng.between(1, 2) as u32 } else { 0 },
             steal: 100,
             managers: *rng.pick(&[1, 3, 3, 3, 5, 5, 7]).expect("not empty"),
@@ -128,11 +131,12 @@ impl Options {
         }
     }
 
-    /// Most histories are short, because a fault strikes early or not at all; some go on for long.
-    pub fn draw_lengths(&mut self, rng: &mut Rng) {
+    /// What came later. Most histories are short, because a fault strikes early or not at all; some go on for long.
+    pub fn draw_the_rest(&mut self, rng: &mut Rng) {
         if rng.chance(600) {
             self.safety_ms = rng.between(4_000, 12_000);
         }
+        self.rotate_every_ms = sometimes(rng, 250, 2_000, 8_000);
         self.busy_to_the_end = rng.chance(400);
         self.rest_ms = *rng.pick(&[1_500, 1_500, 2_500, 5_000]).expect("not empty");
     }
@@ -191,6 +195,7 @@ impl Options {
             &mut self.remove_every_ms,
             &mut self.prefer_every_ms,
             &mut self.managers_every_ms,
+            &mut self.rotate_every_ms,
         ] {
             *rate = 0;
         }

@@ -90,7 +90,13 @@ impl World {
             let managers: Vec<Peer> =
                 self.machines[host].identity.admission.iter().flat_map(|admission| admission.managers.clone()).collect();
             let leader = managers.first().map(|manager| (manager.node, manager.address.clone()));
-            let input = Input::ReportAnswered { leader, managers, removed: Vec::new(), orders: Orders { index: 0, tasks } };
+            let input = Input::ReportAnswered {
+                leader,
+                managers,
+                removed: Vec::new(),
+                orders: Orders { index: 0, tasks },
+                authorities: Default::default(),
+            };
             self.at(self.now, Event::OldRecords { host, life: self.machines[host].life, input: Box::new(input) });
         }
     }

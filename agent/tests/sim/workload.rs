@@ -13,6 +13,7 @@ use crate::{
 use agent::model::{
     command::{Joiner, KINDS_KNOWN},
     ids::{NodeId, RequestId},
+    io::Keyring,
     node::{NodeState, Role},
     query::{Answer, Op, Principal, Request, Written},
     settings::SettingsChange,
@@ -39,6 +40,8 @@ pub struct Workload {
     outsiders_wait: u32,
     tokens: BTreeMap<String, u32>,
     pub values: u64,
+    /// Of every CA that ever was to be one.
+    pub ca_keys: BTreeMap<Vec<u8>, Vec<u8>>,
     pub vanished_at: Option<u64>,
     /// Clients finish what they have and start nothing new.
     pub closing: bool,
@@ -111,6 +114,12 @@ impl Workload {
         assert!(active <= self.max_nodes as usize, "violation: {active} instances cost money, max_nodes is {}", self.max_nodes);
         let launches = cloud.by_operation.len();
         assert!(launches <= self.max_launches as usize, "violation: {launches} launches, the brake is at {}", self.max_launches);
+    }
+
+    /// Whether these keys are those of this CA.
+    pub fn can_sign(&self, keyring: &Keyring, ca: &[u8]) -> bool {
+        let key = self.ca_keys.get(ca).expect("no other CA was asked for");
+        keyring.ca_key == *key || keyring.next.as_ref().is_some_and(|next| next.ca == ca && next.ca_key == *key)
     }
 
     pub fn admin_is_idle(&self) -> bool {
@@ -201,6 +210,8 @@ impl World {
             self.workload.managers = managers;
             self.workload.managers_most = self.workload.managers_most.max(managers);
             self.workload.admin.todo.push_back(Op::Configure(SettingsChange { managers: Some(managers), ..SettingsChange::default() }));
+        } else if due(self, self.options.rotate_every_ms) {
+            self.rotate_ca();
         } else if self.options.services && due(self, self.options.whim_every_ms) {
             self.counts.add(Count::Whims);
             self.whim();
@@ -225,9 +236,15 @@ impl World {
                 self.outsider_arrives(&token);
                 self.workload.admin.current = None;
             }
-            Some(Answer::Written { .. }) => self.workload.admin.current = None,
+            Some(Answer::Written { .. }) => {
+                if let Op::CaAdvance { from, .. } = op {
+                    self.count_stage(from);
+                }
+                self.workload.admin.current = None;
+            }
             Some(Answer::Refused { code, why }) => {
-                let may = matches!(op, Op::NodeRemove(_) | Op::NodePrefer { .. }) || crate::services::is_whim(&op);
+                let may = matches!(op, Op::NodeRemove(_) | Op::NodePrefer { .. } | Op::CaRotate(_) | Op::CaAdvance { .. })
+                    || crate::services::is_whim(&op);
                 assert!(may, "violation: {op:?} was refused: {code}: {why}");
                 self.workload.admin.current = None;
             }

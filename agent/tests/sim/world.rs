@@ -11,18 +11,19 @@ use crate::{
     disk::{Disk, Tail},
     faults::Fault,
     mutants::Mutant,
-    network::{Endpoint, Fate, Network},
+    network::{Endpoint, Network},
     node::{Body, Identity, Machine, Process},
     options::Options,
+    papers::Held,
     rng::Rng,
     tasks::{Runtime, TaskStep},
     trace::{Lines, Trace},
     workload::Workload,
 };
 use agent::{
-    logic::{replica::Genesis, state::State},
+    logic::replica::Genesis,
     model::{
-        ids::{ClusterId, MemberId, NodeId},
+        ids::{ClusterId, NodeId},
         instance::InstanceState,
         io::{Input, Keyring},
         query::{Answer, Principal},
@@ -122,6 +123,11 @@ pub enum Event {
         host: usize,
         term: u64,
     },
+    /// It asks for a certificate of the authority that takes over.
+    Renew {
+        host: usize,
+        life: u64,
+    },
     Fault(Fault),
     Client(usize),
     Admin,
@@ -133,7 +139,7 @@ impl World {
         let mut options = Options::draw(&mut rng);
         // From chance of its own, so that the other histories stay what they were.
         options.draw_services(&mut Rng::new(!origin.seed));
-        options.draw_lengths(&mut Rng::new(origin.seed.rotate_left(32) ^ !origin.seed));
+        options.draw_the_rest(&mut Rng::new(origin.seed.rotate_left(32) ^ !origin.seed));
         if let Some(mutant) = origin.mix {
             mutant.mix(&mut options);
         }
@@ -167,9 +173,12 @@ impl World {
     fn originate(&mut self) {
         let host = self.add_machine("10.0.0.1:5080".into(), Some("i-1".into()), String::new(), Vec::new());
         let cluster = ClusterId(self.rng.next());
-        let keyring = Keyring { ca_key: self.rng.bytes(48), join_key: self.rng.bytes(32), secrets_key: self.rng.bytes(32), epoch: 0 };
+        let (ca, ca_key) = (vec![0xca; 64], self.rng.bytes(48));
+        self.workload.ca_keys.insert(ca.clone(), ca_key.clone());
+        self.machines[host].held = Held::of(&ca);
+        let keyring = Keyring { ca_key, join_key: self.rng.bytes(32), secrets_key: self.rng.bytes(32), epoch: 0, next: None };
         self.machines[host].disk.keyring = Some(keyring);
-        self.machines[host].identity.genesis = Some(Genesis { cluster, name: "sim".into(), ca: self.rng.bytes(64), tokens: Vec::new() });
+        self.machines[host].identity.genesis = Some(Genesis { cluster, name: "sim".into(), ca, tokens: Vec::new() });
         self.cloud.add("i-1".into(), None, "10.0.0.1:5080".into(), host);
         self.boot_later(host);
     }
@@ -184,6 +193,7 @@ impl World {
             address,
             instance,
             disk: Disk::new(self.mutant),
+            held: Held::default(),
             identity,
             process: None,
             life: 0,
@@ -252,6 +262,7 @@ impl World {
             Event::Wake { host, life }
             | Event::DiskDone { host, life }
             | Event::Join { host, life }
+            | Event::Renew { host, life }
             | Event::OldRecords { host, life, .. }
             | Event::Scripted { host, life, .. } => Some((*host, Some(*life))),
             Event::Tell { host, life, .. } => Some((*host, *life)),
@@ -303,6 +314,7 @@ impl World {
             Event::OldRecords { host, input, .. } => self.input(host, *input),
             Event::Scripted { host, generation, input, .. } => self.scripted(host, generation, *input),
             Event::FencedWrite { host, term } => self.fenced_write(host, term),
+            Event::Renew { host, life } => self.renew(host, life),
             Event::Fault(fault) => self.strike(fault),
             Event::Client(client) => self.client_acts(client),
             Event::Admin => self.admin_acts(),
@@ -367,6 +379,7 @@ impl World {
         let life = machine.life;
         if machine.is_member_of_cluster() {
             machine.start(boot, mono_base, seed, world);
+            self.tell_papers(host);
             self.find_tasks(host);
             self.drain(host);
         } else {
@@ -398,85 +411,6 @@ impl World {
         if let Some(id) = self.machines[host].instance.clone().filter(|id| !ended(self, id)) {
             self.cloud.set(&id, InstanceState::Stopped);
         }
-    }
-
-    // ---- links
-
-    /// Sends something to whoever lives at `address`, as often as the network wants to deliver it.
-    pub fn post(&mut self, from: usize, to: NodeId, address: &str, make: impl Fn() -> Input) {
-        let life = self.machines[from].life;
-        let target = self.host_at(address).filter(|host| self.machines[*host].identity.node == to);
-        let Some(target) = target.filter(|host| self.is_up(*host)) else {
-            if self.rng.chance(700) {
-                self.counts.add(Count::Unreachable);
-                self.later((1, 100), Event::Tell { host: from, life: Some(life), input: Input::Unreachable { node: to } });
-            }
-            return;
-        };
-        let fate = self.carry(Endpoint::Host(from), Endpoint::Host(target), self.options.loss);
-        match fate {
-            Fate::Lost { cut } => {
-                self.counts.add(Count::Lost);
-                if cut && self.rng.chance(400) {
-                    self.counts.add(Count::Unreachable);
-                    self.later((1, 500), Event::Tell { host: from, life: Some(life), input: Input::Unreachable { node: to } });
-                }
-            }
-            Fate::Once(first) => {
-                let mut input = make();
-                if self.mutant == Some(Mutant::MessageChangedOnItsWay) {
-                    self.change(&mut input);
-                }
-                self.at(first, Event::Tell { host: target, life: None, input });
-            }
-            Fate::Twice(first, second) => {
-                self.at(first, Event::Tell { host: target, life: None, input: make() });
-                self.at(second, Event::Tell { host: target, life: None, input: make() });
-            }
-        }
-    }
-
-    /// A mutant: one byte of a long message is another one.
-    fn change(&mut self, input: &mut Input) {
-        if let Input::Raft { messages, .. } = input
-            && let Some(message) = messages.iter_mut().find(|message| message.len() > 60)
-            && self.rng.chance(50)
-        {
-            let at = self.rng.between(message.len() as u64 / 2, message.len() as u64 - 1) as usize;
-            message[at] ^= 1;
-        }
-    }
-
-    /// A snapshot is a transfer of its own: it takes longer, and its sender hears how it ended (or that it failed).
-    pub fn post_snapshot(&mut self, from: usize, to: NodeId, address: &str, member: MemberId, message: Vec<u8>, mut data: Vec<u8>) {
-        if self.mutant == Some(Mutant::SnapshotForgetsAnswers) {
-            let mut state = State::decode(&data).expect("a replica wrote it");
-            state.clients = Default::default();
-            data = state.encode();
-        }
-        let life = self.machines[from].life;
-        let sender = self.machines[from].identity.node;
-        self.counts.add(Count::SnapshotsSent);
-        let target = self.host_at(address).filter(|host| self.machines[*host].identity.node == to && self.is_up(*host));
-        let takes = self.rng.between(5, 400);
-        let cut = target.is_none_or(|host| self.network.is_cut(Endpoint::Host(from), Endpoint::Host(host)));
-        let broken = self.rng.chance(self.options.snapshot_failed);
-        let mut ok = !cut && !broken;
-        if let Some(host) = target.filter(|_| !cut) {
-            // A transfer whose last acknowledgement is lost has failed for its sender alone.
-            if ok || self.rng.chance(300) {
-                self.at(
-                    self.now + takes,
-                    Event::Tell { host, life: None, input: Input::Snapshot { from: sender, to: member, message, data } },
-                );
-            }
-        } else {
-            ok = false;
-        }
-        if !ok {
-            self.counts.add(Count::SnapshotsFailed);
-        }
-        self.at(self.now + takes + 5, Event::Tell { host: from, life: Some(life), input: Input::SnapshotSent { to: member, ok } });
     }
 }
 

@@ -57,6 +57,11 @@ pub enum Command {
         stale: bool,
     },
     TokenRotate(String),
+    /// `force`: nodes that are not there are left behind.
+    CaRotate {
+        force: bool,
+        yes: bool,
+    },
     /// `consent`: the cluster's name, typed by whoever states that the lost managers are gone.
     Recover {
         consent: Option<String>,

@@ -46,6 +46,7 @@ fn each_line_means_its_command() {
         ("repl", Command::Repl),
         ("node drain n1", Command::NodeDrain { node: "n1".into(), off: false, wait: true }),
         ("init --image", Command::Init { image: true }),
+        ("ca rotate --force --yes", Command::CaRotate { force: true, yes: true }),
         ("token rotate t1", Command::TokenRotate("t1".into())),
         ("node promote n1", Command::NodePrefer { node: "n1".into(), role: Role::Manager }),
         ("node demote n1", Command::NodePrefer { node: "n1".into(), role: Role::Worker }),

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod bootstrap;
+pub mod ca;
 pub mod destroy;
 pub mod eval;
 pub mod events;
@@ -133,6 +134,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::InstanceSet { id, desired, yes } => instance::set(desk()?, id, desired, yes).await,
         Command::TokenCreate { role, ttl_ms, uses } => token::create(desk()?, role, ttl_ms, uses).await,
         Command::TokenLs { stale } => token::list(desk()?, stale).await,
+        Command::CaRotate { force, yes } => ca::rotate(desk()?, spawner, force, yes).await,
         Command::Recover { consent } => recover::run(desk()?, spawner, consent).await,
         Command::TokenRotate(id) => token::rotate(desk()?, id).await,
         Command::TokenRevoke(id) => token::revoke(desk()?, id).await,

@@ -70,7 +70,8 @@ pub async fn remove(mut desk: Desk, wanted: &str, yes: bool) -> Result<Exit, Fai
     }
     let op = write_request::Op::NodeRemove(v1::NodeRemove { node: node.id.clone() });
     let reply = desk.client.write(op).await.map_err(|e| e.failure(what))?;
-    desk.changed(&reply, format!("node {} is removed", node.name))
+    let keys = if node.member == 0 { "" } else { "; it held the cluster's keys: `disco ca rotate` replaces them" };
+    desk.changed(&reply, format!("node {} is removed{keys}", node.name))
 }
 
 /// By name, by id, or by the beginning of an id that no other node shares.

@@ -5,6 +5,7 @@
 
 use super::refusal::refuse;
 use crate::model::{
+    authority::{Authorities, NextKeys, Papers, Stage},
     codec,
     event::Event,
     ids::{MemberId, NodeId, RequestId},
@@ -22,11 +23,11 @@ use tonic::Status;
 
 // ---------------------------------------------------------------- in
 
-/// The request's id and what it asks for.
+/// The request's id and what it asks for; `new_keys` makes those of a new CA, if it asks for one.
 ///
 /// # Errors
 /// `invalid`, naming the field.
-pub fn write(request: v1::WriteRequest) -> Result<(RequestId, Op), Status> {
+pub fn write(request: v1::WriteRequest, new_keys: impl FnOnce() -> Result<NextKeys, Status>) -> Result<(RequestId, Op), Status> {
     use v1::write_request::Op as Wire;
     let id = RequestId { client: request.client, sequence: request.sequence };
     let op = match request.op.ok_or_else(|| invalid("op", "missing"))? {
@@ -46,6 +47,8 @@ pub fn write(request: v1::WriteRequest) -> Result<(RequestId, Op), Status> {
         Wire::ServiceRollback(service) => Op::ServiceRollback(service.name),
         Wire::ServiceRemove(service) => Op::ServiceRemove(service.name),
         Wire::NodeDrain(drain) => Op::NodeDrain { node: drain.node, drain: drain.drain },
+        Wire::CaRotate(v1::CaRotate {}) => Op::CaRotate(Box::new(new_keys()?)),
+        Wire::CaAdvance(advance) => Op::CaAdvance { from: stage(&advance.from)?, force: advance.force },
         Wire::NodePrefer(prefer) => Op::NodePrefer { node: prefer.node, role: role(&prefer.role)? },
     };
     Ok((id, op))
@@ -84,6 +87,7 @@ pub fn report(request: v1::ReportRequest, from: NodeId) -> Result<Report, Status
         member: member(request.member),
         tasks: records("tasks", &request.tasks)?,
         round_trip_ms: request.round_trip_ms,
+        papers: Papers { believes: request.believes, certified: request.certified },
     })
 }
 
@@ -169,6 +173,10 @@ fn role(text: &str) -> Result<Role, Status> {
     [Role::Manager, Role::Worker].into_iter().find(|role| role.as_str() == text).ok_or_else(|| invalid("role", text))
 }
 
+fn stage(text: &str) -> Result<Stage, Status> {
+    [Stage::Introduced, Stage::Certifying].into_iter().find(|stage| stage.as_str() == text).ok_or_else(|| invalid("from", text))
+}
+
 fn desired(text: &str) -> Result<InstanceDesired, Status> {
     use InstanceDesired::{Running, Stopped, Terminated};
     [Running, Stopped, Terminated].into_iter().find(|desired| desired.as_str() == text).ok_or_else(|| invalid("desired", text))
@@ -236,13 +244,21 @@ pub fn read_reply(index: u64, view: View) -> v1::ReadReply {
     v1::ReadReply { index, result: Some(result) }
 }
 
-pub fn report_reply(leader: NodeId, address: String, managers: Vec<Peer>, removed: Vec<NodeId>, orders: &Orders) -> v1::ReportReply {
+pub fn report_reply(
+    leader: NodeId,
+    address: String,
+    managers: Vec<Peer>,
+    removed: Vec<NodeId>,
+    orders: &Orders,
+    authorities: &Authorities,
+) -> v1::ReportReply {
     v1::ReportReply {
         leader: leader.to_string(),
         leader_address: address,
         managers: peers_out(managers),
         removed: removed.into_iter().map(|node| node.to_string()).collect(),
         orders: codec::encode(orders),
+        authorities: codec::encode(authorities),
     }
 }
 
@@ -258,6 +274,8 @@ pub fn report_out(report: &Report) -> v1::ReportRequest {
         applied: 0,
         tasks: codec::encode(&report.tasks),
         round_trip_ms: report.round_trip_ms,
+        believes: report.papers.believes,
+        certified: report.papers.certified,
     }
 }
 
@@ -287,6 +305,7 @@ fn status(view: StatusView) -> v1::Status {
         script_version: view.script_version,
         script_applied: view.script_applied,
         script_error: view.script_error,
+        ca: view.rotation.map(|rotation| v1::CaStatus { stage: rotation.stage.as_str().into(), waits_for: rotation.waits_for }),
     }
 }
 
@@ -406,7 +425,8 @@ mod tests {
             (Some(Wire::Configure(v1::ConfigureRequest { below_min: Some("run".into()), ..Default::default() })), "run"),
         ];
         for (op, named) in cases {
-            let status = write(v1::WriteRequest { client: 1, sequence: 2, op }).expect_err("it makes no sense");
+            let status = write(v1::WriteRequest { client: 1, sequence: 2, op }, || unreachable!("none asks for keys"))
+                .expect_err("it makes no sense");
             assert_eq!(code_of(&status), "invalid");
             assert!(status.message().contains(named), "{} names {named}", status.message());
         }
@@ -450,6 +470,7 @@ mod tests {
             leaving: false,
             drained: false,
             preference: None,
+            papers: Default::default(),
         };
         assert_eq!(node(record.clone(), None, &[]).role, "worker");
         assert_eq!(node(record, None, &[MemberId(7)]).role, "manager");

@@ -79,7 +79,9 @@ impl Disco for DiscoService {
     async fn issue_admin(&self, request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
         self.0.gate.person(&request, "issue administrators' certificates")?;
         let certificate = self.0.trust.issue_admin(&request.get_ref().csr).map_err(unsigned)?;
-        let mut reply = v1::IssueAdminReply { certificate, ca: self.0.trust.ca(), ..Default::default() };
+        let known = self.0.trust.held().map(|(known, _)| known.trusted).unwrap_or_default();
+        let authorities = known.into_iter().map(|ca| ca.0).collect();
+        let mut reply = v1::IssueAdminReply { certificate, ca: self.0.trust.ca(), authorities, ..Default::default() };
         let status = Ask::Read { stale: true, query: Query::Status };
         if let Answer::Read { view: View::Status(view), .. } = self.0.door.ask(Principal::Admin, status).await {
             reply.cluster_id = view.cluster.to_string();

@@ -135,6 +135,7 @@ mod tests {
             nodes: vec![(NodeId(1), key.clone(), true), (NodeId(2), key.clone(), false)],
             removed: vec![NodeId(3)],
             leader: None,
+            ..Access::default()
         }));
         let from = |node: Option<u64>, uid| {
             let certificate = node.map(|id| Arc::from(authority.sign_node(NodeId(id), &key, 1).expect("32 bytes")));

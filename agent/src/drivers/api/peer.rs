@@ -7,6 +7,7 @@
 
 use super::{Api, convert, logs, refusal, unsigned};
 use crate::model::{
+    authority::Authorities,
     codec,
     ids::MemberId,
     io::{Input, Keyring},
@@ -74,17 +75,24 @@ impl Peer for PeerService {
             Ok(from) => from,
             Err(refused) => {
                 let (leader, address) = self.0.gate.way_for_stranger(&request).ok_or(refused)?;
-                return Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default())));
+                return Ok(Response::new(convert::report_reply(
+                    leader,
+                    address,
+                    vec![],
+                    vec![],
+                    &Orders::default(),
+                    &Authorities::default(),
+                )));
             }
         };
         let report = convert::report(request.into_inner(), from)?;
         match self.0.door.ask(Principal::Node(from), Ask::Report(report)).await {
-            Answer::Reported { leader, leader_address, managers, removed, orders } => {
-                Ok(Response::new(convert::report_reply(leader, leader_address, managers, removed, &orders)))
+            Answer::Reported { leader, leader_address, managers, removed, orders, authorities } => {
+                Ok(Response::new(convert::report_reply(leader, leader_address, managers, removed, &orders, &authorities)))
             }
             // The reporter goes on to the leader by itself.
             Answer::Elsewhere { leader, address } => {
-                Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default())))
+                Ok(Response::new(convert::report_reply(leader, address, vec![], vec![], &Orders::default(), &Authorities::default())))
             }
             other => Err(refusal::unwished(other)),
         }

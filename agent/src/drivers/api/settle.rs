@@ -69,7 +69,7 @@ impl Api {
         };
         let request = match request.clone() {
             Wire::Write(write) => {
-                let (id, op) = convert::write(write)?;
+                let (id, op) = convert::write(write, || self.trust.new_keys().map_err(super::unsigned))?;
                 Request::Write { id, op }
             }
             Wire::Read(read) => Request::Read { stale: read.stale, query: convert::query(read)? },

@@ -3,7 +3,7 @@
 use super::Peers;
 use crate::{
     drivers::api::{convert, refusal::code_of},
-    model::{ids::NodeId, io::Input, query::Report, task::Orders},
+    model::{authority::Authorities, ids::NodeId, io::Input, query::Report, task::Orders},
 };
 use proto::v1;
 use tonic::Status;
@@ -13,7 +13,13 @@ const TRIES_MAX: usize = 8;
 
 /// Asks in order until one answers; a node that only knows who leads sends us there.
 pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<String>) -> Input {
-    let nobody = Input::ReportAnswered { leader: None, managers: Vec::new(), removed: Vec::new(), orders: Orders::default() };
+    let nobody = Input::ReportAnswered {
+        leader: None,
+        managers: Vec::new(),
+        removed: Vec::new(),
+        orders: Orders::default(),
+        authorities: Authorities::default(),
+    };
     let mut left: Vec<String> = try_in_order.into_iter().rev().collect();
     let mut asked: Vec<String> = Vec::new();
     let mut best = nobody;
@@ -24,9 +30,9 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Strin
             continue;
         }
         match ask(peers, report, &address).await {
-            Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders }) if managers.is_empty() => {
+            Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders, authorities }) if managers.is_empty() => {
                 left.push(at.clone());
-                best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders };
+                best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders, authorities };
             }
             Ok(answer) => return answer,
             Err(status) if code_of(&status) == "removed" => return Input::Removed,
@@ -50,5 +56,6 @@ fn answered(reply: v1::ReportReply) -> Result<Input, Status> {
         managers: convert::peers(reply.managers)?,
         removed,
         orders: convert::records("orders", &reply.orders)?,
+        authorities: convert::records("authorities", &reply.authorities)?,
     })
 }

@@ -131,6 +131,7 @@ mod tests {
             nodes: vec![(NodeId(1), key.clone(), true), (NodeId(2), key.clone(), false)],
             removed: vec![NodeId(3)],
             leader: None,
+            ..Access::default()
         }));
         let admitted = |principal, manager| Ok(Admitted { principal, manager });
         let table = [

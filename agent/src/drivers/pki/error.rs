@@ -42,6 +42,9 @@ pub enum PkiError {
     /// Made by another authority.
     #[error("the certificate was not signed by this cluster's authority ({0})")]
     NotSigned(String),
+    /// A CA took over while this node was away.
+    #[error("this node has no certificate of the authority that took over; remove it with `disco node rm` and let it join anew")]
+    LeftBehind,
     /// It names another cluster.
     #[error("the certificate is of cluster {found}, this is cluster {expected}")]
     OtherCluster {

@@ -7,7 +7,12 @@
 use super::{PkiError, new_key, pem};
 use crate::{
     drivers::process,
-    model::{codec, codec::DecodeError, io::Keyring},
+    model::{
+        authority::{Authorities, Certificate},
+        codec,
+        codec::DecodeError,
+        io::Keyring,
+    },
 };
 use std::{
     fs, io,
@@ -17,6 +22,8 @@ use std::{
 const KEY: &str = "node.key";
 const CERTIFICATE: &str = "node.crt";
 const CA: &str = "ca.crt";
+/// How `ca.crt` begins, before the step of the last change of CAs that it stands for.
+const VERSION: &str = "# version ";
 const KEYRING: &str = "keyring";
 const CA_KEY: &str = "ca.key";
 const TOKEN: &str = "token";
@@ -92,21 +99,46 @@ impl KeyFiles {
         Ok((self.certificate_in(CERTIFICATE)?, self.certificate_in(CA)?))
     }
 
+    /// All certificates of the node (DER), the newest last, and whom it believes.
+    ///
+    /// # Errors
+    /// One is missing or damaged, or the disk's.
+    pub fn held(&self) -> Result<(Vec<Vec<u8>>, Authorities), FilesError> {
+        let (_, _) = self.certificates()?;
+        let text = self.required(CA)?;
+        let all =
+            |name: &'static str, text: &[u8]| pem::certificates_from_pem(text, "certificate").map_err(|error| self.damaged(name, error));
+        let trusted = all(CA, &text)?.into_iter().map(Certificate).collect();
+        let version = text.strip_prefix(VERSION.as_bytes()).and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+        let version = version.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0);
+        Ok((all(CERTIFICATE, &self.required(CERTIFICATE)?)?, Authorities { trusted, certify: false, version }))
+    }
+
+    /// Saves whom the node believes: one file, so that a crash leaves the old or the new.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn save_authorities(&self, known: &Authorities) -> Result<(), FilesError> {
+        let certificates: String = known.trusted.iter().map(|ca| pem::certificate_to_pem(&ca.0)).collect();
+        self.write(CA, format!("{VERSION}{}\n{certificates}", known.version).as_bytes(), 0o644)
+    }
+
     /// Saves the node's certificate and the CA's (both DER).
     ///
     /// # Errors
     /// The disk's.
     pub fn save_certificates(&self, certificate: &[u8], ca: &[u8]) -> Result<(), FilesError> {
         self.write(CA, pem::certificate_to_pem(ca).as_bytes(), 0o644)?;
-        self.save_certificate(certificate)
+        self.save_own(&[certificate.to_vec()])
     }
 
-    /// Saves a renewed certificate (DER).
+    /// Saves renewed certificates (DER), the newest last.
     ///
     /// # Errors
     /// The disk's.
-    pub fn save_certificate(&self, certificate: &[u8]) -> Result<(), FilesError> {
-        self.write(CERTIFICATE, pem::certificate_to_pem(certificate).as_bytes(), 0o644)
+    pub fn save_own(&self, certificates: &[Vec<u8>]) -> Result<(), FilesError> {
+        let text: String = certificates.iter().map(|certificate| pem::certificate_to_pem(certificate)).collect();
+        self.write(CERTIFICATE, text.as_bytes(), 0o644)
     }
 
     /// The keyring, if this node holds one.
@@ -231,7 +263,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn ring() -> Keyring {
-        Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 4 }
+        Keyring { ca_key: vec![1], join_key: vec![2; 32], secrets_key: vec![3; 32], epoch: 4, next: None }
     }
 
     #[test]

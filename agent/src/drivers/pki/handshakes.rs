@@ -2,6 +2,7 @@
 
 use super::{Authority, JoinToken, PkiError, Trust, ca_digest, check_csr, joiner_tls, new_csr, new_key, public_key, wall_ms};
 use crate::model::{
+    authority::{Authorities, Certificate, NextKeys},
     ids::{ClusterId, NodeId},
     io::Keyring,
     limits::{ADMIN_CERTIFICATE_TTL_MS, CERTIFICATE_TTL_MS},
@@ -146,7 +147,7 @@ fn a_renewed_certificate_is_shown_through_the_same_settings() {
     assert_eq!(server.renewal(), None, "its certificate is fresh");
     let csr = client.renewal().expect("two thirds of its life are over");
     let manager = server;
-    manager.set_keyring(Some(&keyring(&authority)), authority.certificate()).expect("they belong together");
+    manager.set_keyring(Some(&keyring(&authority))).expect("they belong together");
     let own_key = client.identity().expect("installed").public_key;
     let renewed = manager.renew(NodeId(2), &own_key, &csr).expect("for the same key");
     let other_csr = new_csr(&new_key()).expect("good");
@@ -158,7 +159,46 @@ fn a_renewed_certificate_is_shown_through_the_same_settings() {
 }
 
 fn keyring(authority: &Authority) -> Keyring {
-    Keyring { ca_key: authority.key(), join_key: vec![0; 32], secrets_key: vec![0; 32], epoch: 0 }
+    Keyring { ca_key: authority.key(), join_key: vec![0; 32], secrets_key: vec![0; 32], epoch: 0, next: None }
+}
+
+#[test]
+fn two_authorities_are_believed_while_one_gives_way_and_only_the_new_one_after() {
+    let now = wall_ms();
+    let (old, new) = (Authority::create(CLUSTER, now), Authority::create(CLUSTER, now));
+    let trusted = |authorities: &[&Authority]| authorities.iter().map(|a| Certificate(a.certificate().to_vec())).collect();
+    let told = |authorities: &[&Authority], certify, version| Authorities { trusted: trusted(authorities), certify, version };
+    let gets_through = |from: &Arc<Trust>, to: &Arc<Trust>| shake(from.client_tls(None), to.server_tls()).is_ok();
+    let (manager, peer, behind) = (node(&old, 1, now), node(&old, 2, now), node(&old, 3, now));
+    let mut keys = keyring(&old);
+    keys.next = Some(NextKeys { ca: new.certificate().to_vec(), ca_key: new.key(), join_key: vec![1; 32], term: 1 });
+
+    for trust in [&manager, &peer] {
+        assert_eq!(trust.learn(&told(&[&old, &new], false, 1)), Ok(true));
+        assert_eq!((trust.learn(&told(&[&old, &new], false, 1)), trust.renewal()), (Ok(false), None));
+    }
+    manager.set_keyring(Some(&keys)).expect("both are known");
+    for trust in [&manager, &peer] {
+        trust.learn(&told(&[&old, &new], true, 2)).expect("believed already");
+        let own = trust.identity().expect("installed");
+        let super::Subject::Node(id) = own.subject else { panic!("a node's") };
+        let csr = trust.renewal().expect("the new one is to sign it");
+        trust.install_renewed(&manager.renew(id, &own.public_key, &csr).expect("it has the key")).expect("its own");
+        assert_eq!(trust.renewal(), None);
+        assert_eq!(trust.papers().believes, trust.papers().certified);
+        assert_eq!(trust.learn(&told(&[&old], false, 0)), Ok(false), "an old word is void");
+    }
+    // Who has not heard of it yet calls those that have; and they call each other.
+    assert!(gets_through(&behind, &manager) && gets_through(&peer, &manager) && gets_through(&manager, &peer));
+    assert!(!gets_through(&peer, &behind), "it could not know");
+
+    for trust in [&manager, &peer] {
+        trust.learn(&told(&[&new], false, 3)).expect("it has a certificate");
+    }
+    assert!(gets_through(&peer, &manager) && !gets_through(&behind, &manager) && !gets_through(&manager, &behind));
+    assert_eq!(behind.learn(&told(&[&new], false, 3)), Err(PkiError::LeftBehind));
+    let after = keyring(&new);
+    manager.set_keyring(Some(&after)).expect("the new one alone");
 }
 
 #[test]
@@ -174,10 +214,10 @@ fn an_admission_gives_the_same_bytes_from_every_manager() {
         ca: authority.certificate().to_vec(),
         managers: Vec::new(),
     };
-    let (one, two) = (Trust::new(), Trust::new());
+    let (one, two) = (node(&authority, 1, wall_ms()), node(&authority, 2, wall_ms()));
     assert_eq!(one.certify(&admission), Err(PkiError::NoKeyring));
     for manager in [&one, &two] {
-        manager.set_keyring(Some(&keyring(&authority)), authority.certificate()).expect("they belong together");
+        manager.set_keyring(Some(&keyring(&authority))).expect("they belong together");
     }
     let certificate = one.certify(&admission).expect("can sign");
     assert_eq!(two.certify(&admission), Ok(certificate.clone()));
@@ -186,7 +226,7 @@ fn an_admission_gives_the_same_bytes_from_every_manager() {
     assert_eq!(identity.public_key, admission.public_key);
     assert_eq!(identity.not_before_ms, 1_699_913_600_000);
     assert_eq!(identity.not_after_ms, 1_702_592_000_000);
-    one.set_keyring(None, authority.certificate()).expect("nothing to be wrong");
+    one.set_keyring(None).expect("nothing to be wrong");
     assert_eq!(one.certify(&admission), Err(PkiError::NoKeyring));
 }
 
@@ -201,7 +241,7 @@ fn mixed_up_files_are_refused_and_change_nothing() {
     assert!(trust.install(&certificate, &key, theirs.certificate()).is_err());
     assert!(trust.install(&certificate[1..], &key, ours.certificate()).is_err());
     assert!(trust.install(&certificate, &key[1..], ours.certificate()).is_err());
-    assert!(trust.set_keyring(Some(&keyring(&theirs)), ours.certificate()).is_err());
+    assert!(trust.set_keyring(Some(&keyring(&theirs))).is_err());
     assert_eq!(trust.identity(), None);
     assert!(Authority::open(&theirs.key(), ours.certificate()).is_err());
     assert!(Authority::open(&ours.key(), &certificate).is_err());

@@ -22,6 +22,17 @@ pub fn certificate_from_pem(pem: &[u8], what: &'static str) -> Result<Vec<u8>, P
     Ok(certificate.to_vec())
 }
 
+/// All certificates (DER) in a PEM text, in their order.
+///
+/// # Errors
+/// There is none, or one is damaged. `what` names it in the error.
+pub fn certificates_from_pem(pem: &[u8], what: &'static str) -> Result<Vec<Vec<u8>>, PkiError> {
+    let damaged = |why: String| PkiError::Damaged { what, why };
+    let read = CertificateDer::pem_slice_iter(pem).map(|certificate| certificate.map(|der| der.to_vec()));
+    let certificates: Vec<Vec<u8>> = read.collect::<Result<_, _>>().map_err(|error| damaged(error.to_string()))?;
+    if certificates.is_empty() { Err(damaged("there is none".into())) } else { Ok(certificates) }
+}
+
 /// The first key (PKCS#8 DER) in a PEM text.
 ///
 /// # Errors

@@ -4,13 +4,14 @@
 //! becomes a voter and loses it when it stops being one. TLS settings made here look things up at each handshake.
 
 use super::{
-    Authority, PkiError, ca_cluster, check_csr,
+    Authority, PkiError, ca_cluster, ca_digest, check_csr,
     identity::Identity,
     public_key,
-    verify::{Clients, Servers},
+    verify::{Clients, Servers, is_signed_by},
     wall_ms,
 };
 use crate::model::{
+    authority::{Authorities, Certificate, NextKeys, Papers},
     ids::{ClusterId, NodeId},
     io::Keyring,
     query::Admission,
@@ -25,20 +26,26 @@ use rustls::{
 };
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Own certificate and key, the cluster's authority, and (with a keyring) the power to sign.
+/// Own certificates and key, the cluster's authorities, and (with a keyring) the power to sign.
 #[derive(Default)]
 pub struct Trust {
     shown: RwLock<Option<Arc<Shown>>>,
-    authority: RwLock<Option<Arc<Authority>>>,
+    /// Those whose keys are here.
+    signers: RwLock<Vec<Arc<Authority>>>,
 }
 
 struct Shown {
+    /// What the newest certificate says.
     identity: Identity,
     cluster: ClusterId,
-    ca: CertificateDer<'static>,
+    known: Authorities,
+    anchors: Vec<CertificateDer<'static>>,
     key: Vec<u8>,
-    /// Leaf and CA: a joiner checks the CA's digest.
+    /// One from each authority at most, in the order of those, by their places.
+    leaves: Vec<(usize, Vec<u8>)>,
+    /// The oldest one and its CA: a joiner checks the CA's digest.
     as_server: Arc<CertifiedKey>,
+    /// The newest one.
     as_client: Arc<CertifiedKey>,
 }
 
@@ -59,42 +66,123 @@ impl Trust {
     /// # Errors
     /// One is damaged, or they do not belong together. Nothing has changed then.
     pub fn install(&self, certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<(), PkiError> {
-        let identity = Identity::read(certificate)?;
-        if public_key(key)? != identity.public_key {
-            return Err(PkiError::KeyDiffers("key"));
+        let known = Authorities { trusted: vec![Certificate(ca.to_vec())], ..Authorities::default() };
+        self.install_all(&[certificate.to_vec()], key, known)
+    }
+
+    /// The same with several: at least one certificate, and one CA.
+    ///
+    /// # Errors
+    /// As [`Trust::install`].
+    pub fn install_all(&self, certificates: &[Vec<u8>], key: &[u8], known: Authorities) -> Result<(), PkiError> {
+        let none = |what: &'static str| PkiError::Damaged { what, why: "there is none".into() };
+        let cluster = ca_cluster(&known.trusted.first().ok_or(none("CA certificate"))?.0)?;
+        if let Some(other) = known.trusted.iter().map(|ca| ca_cluster(&ca.0)).find(|found| *found != Ok(cluster)) {
+            return Err(PkiError::OtherCluster { found: other?, expected: cluster });
         }
-        let cluster = ca_cluster(ca)?;
-        if cluster != identity.cluster {
-            return Err(PkiError::OtherCluster { found: identity.cluster, expected: cluster });
+        let anchors: Vec<CertificateDer<'static>> = known.trusted.iter().map(|ca| CertificateDer::from(ca.0.clone())).collect();
+        let mut leaves: Vec<(usize, Vec<u8>)> = Vec::new();
+        for certificate in certificates {
+            let identity = Identity::read(certificate)?;
+            if public_key(key)? != identity.public_key {
+                return Err(PkiError::KeyDiffers("key"));
+            }
+            if cluster != identity.cluster {
+                return Err(PkiError::OtherCluster { found: identity.cluster, expected: cluster });
+            }
+            let place = anchors.iter().position(|ca| is_signed_by(&CertificateDer::from(certificate.as_slice()), ca)).unwrap_or(0);
+            leaves.retain(|(other, _)| *other != place);
+            leaves.push((place, certificate.clone()));
         }
+        leaves.sort();
         let signing =
             any_eddsa_type(&PrivatePkcs8KeyDer::from(key)).map_err(|error| PkiError::Damaged { what: "key", why: error.to_string() })?;
-        let leaf = CertificateDer::from(certificate.to_vec());
-        let ca = CertificateDer::from(ca.to_vec());
-        let as_server = Arc::new(CertifiedKey::new(vec![leaf.clone(), ca.clone()], signing.clone()));
-        let as_client = Arc::new(CertifiedKey::new(vec![leaf], signing));
-        let shown = Shown { identity, cluster, ca, key: key.to_vec(), as_server, as_client };
+        let ((oldest, first), (_, last)) = leaves.first().zip(leaves.last()).ok_or(none("certificate"))?;
+        let chain = vec![CertificateDer::from(first.clone()), anchors[*oldest].clone()];
+        let as_server = Arc::new(CertifiedKey::new(chain, signing.clone()));
+        let as_client = Arc::new(CertifiedKey::new(vec![CertificateDer::from(last.clone())], signing));
+        let identity = Identity::read(last)?;
+        let shown = Shown { identity, cluster, known, anchors, key: key.to_vec(), leaves, as_server, as_client };
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(shown));
         Ok(())
     }
 
-    /// Takes the certificate that a renewal brought, for the same key.
+    /// Takes the certificate that a renewal brought, for the same key. Answers all that are shown now.
     ///
     /// # Errors
     /// It is damaged or of another key or cluster. Nothing has changed then.
-    pub fn install_renewed(&self, certificate: &[u8]) -> Result<(), PkiError> {
+    pub fn install_renewed(&self, certificate: &[u8]) -> Result<Vec<Vec<u8>>, PkiError> {
         let shown = self.shown()?;
-        self.install(certificate, &shown.key, &shown.ca)
+        let mut certificates = shown.certificates();
+        certificates.push(certificate.to_vec());
+        self.install_all(&certificates, &shown.key, shown.known.clone())?;
+        Ok(self.shown()?.certificates())
+    }
+
+    /// Takes the cluster's word on whom to believe. True if it was news. Who believes less than before must still have a
+    /// certificate that is believed.
+    ///
+    /// # Errors
+    /// A CA is damaged or another cluster's, or none of those told signed a certificate of ours. Nothing has changed then.
+    pub fn learn(&self, told: &Authorities) -> Result<bool, PkiError> {
+        let shown = self.shown()?;
+        if told.trusted.is_empty() || told.version < shown.known.version || *told == shown.known {
+            return Ok(false);
+        }
+        let believed = |ca: &usize| told.trusted.contains(&shown.known.trusted[*ca]);
+        let kept: Vec<Vec<u8>> = shown.leaves.iter().filter(|(ca, _)| believed(ca)).map(|(_, leaf)| leaf.clone()).collect();
+        if kept.is_empty() {
+            return Err(PkiError::LeftBehind);
+        }
+        self.install_all(&kept, &shown.key, told.clone()).map(|()| true)
+    }
+
+    /// Whom this process believes, and its certificates (DER), the newest last.
+    pub fn held(&self) -> Option<(Authorities, Vec<Vec<u8>>)> {
+        self.shown().ok().map(|shown| (shown.known.clone(), shown.certificates()))
+    }
+
+    /// The same in short, for the cluster.
+    pub fn papers(&self) -> Papers {
+        let Ok(shown) = self.shown() else { return Papers::default() };
+        let mark = |place: usize| {
+            let digest = ca_digest(&shown.anchors[place]);
+            digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+        };
+        let certified = shown.leaves.last().map_or(0, |(place, _)| mark(*place));
+        Papers { believes: mark(shown.anchors.len() - 1), certified }
     }
 
     /// Takes the power to sign, or gives it up.
     ///
     /// # Errors
-    /// The keyring's CA key is damaged or not that of `ca` (DER).
-    pub fn set_keyring(&self, keyring: Option<&Keyring>, ca: &[u8]) -> Result<(), PkiError> {
-        let authority = keyring.map(|keyring| Authority::open(&keyring.ca_key, ca)).transpose()?;
-        *self.authority.write().unwrap_or_else(PoisonError::into_inner) = authority.map(Arc::new);
+    /// A CA key is damaged, or that of no CA believed here.
+    pub fn set_keyring(&self, keyring: Option<&Keyring>) -> Result<(), PkiError> {
+        let mut signers = Vec::new();
+        if let Some(keyring) = keyring {
+            let known = self.shown()?.known.clone();
+            // The process may have ended between the two files: the keyring may be one step ahead of the CAs.
+            let mut opened = Err(PkiError::NoCluster);
+            for ca in &known.trusted {
+                opened = opened.or_else(|_| Authority::open(&keyring.ca_key, &ca.0));
+            }
+            signers.push(Arc::new(opened?));
+            if let Some(next) = &keyring.next {
+                signers.push(Arc::new(Authority::open(&next.ca_key, &next.ca)?));
+            }
+        }
+        *self.signers.write().unwrap_or_else(PoisonError::into_inner) = signers;
         Ok(())
+    }
+
+    /// Keys for a new CA of this cluster.
+    ///
+    /// # Errors
+    /// This process is in no cluster.
+    pub fn new_keys(&self) -> Result<NextKeys, PkiError> {
+        let authority = Authority::create(self.shown()?.cluster, wall_ms());
+        let join_key = super::random_bytes::<32>().to_vec();
+        Ok(NextKeys { ca: authority.certificate().to_vec(), ca_key: authority.key(), join_key, term: 0 })
     }
 
     /// TLS for the listening side.
@@ -108,9 +196,9 @@ impl Trust {
         proto::client_config_with(Arc::new(Showing(Arc::clone(self))), Arc::new(servers))
     }
 
-    /// The cluster's CA certificate (DER); empty before there is one.
+    /// The certificate (DER) of the CA in force; empty before there is one.
     pub fn ca(&self) -> Vec<u8> {
-        self.shown().map(|shown| shown.ca.to_vec()).unwrap_or_default()
+        self.shown().map(|shown| shown.anchors[0].to_vec()).unwrap_or_default()
     }
 
     /// What the own certificate says.
@@ -118,9 +206,11 @@ impl Trust {
         self.shown().ok().map(|shown| shown.identity.clone())
     }
 
-    /// A request (DER) to renew the own certificate, if two thirds of its life are over.
+    /// A request (DER) to renew the own certificate, if two thirds of its life are over or a new CA is to sign it.
     pub fn renewal(&self) -> Option<Vec<u8>> {
-        let shown = self.shown().ok().filter(|shown| shown.identity.is_due(wall_ms()))?;
+        let newest = |shown: &Shown| shown.leaves.iter().any(|(place, _)| place + 1 == shown.anchors.len());
+        let due = |shown: &Arc<Shown>| shown.identity.is_due(wall_ms()) || shown.known.certify && !newest(shown);
+        let shown = self.shown().ok().filter(due)?;
         super::new_csr(&shown.key).ok()
     }
 
@@ -137,7 +227,7 @@ impl Trust {
     /// # Errors
     /// This node holds no keyring.
     pub fn certify(&self, admission: &Admission) -> Result<Vec<u8>, PkiError> {
-        self.authority()?.sign_node(admission.node, &admission.public_key, admission.stamp_ms)
+        self.signer(false)?.sign_node(admission.node, &admission.public_key, admission.stamp_ms)
     }
 
     /// A new certificate (DER) for a node's own key, from now on.
@@ -148,7 +238,7 @@ impl Trust {
         if check_csr(csr)? != public_key {
             return Err(PkiError::RequestForOtherKey);
         }
-        self.authority()?.sign_node(node, public_key, wall_ms())
+        self.signer(true)?.sign_node(node, public_key, wall_ms())
     }
 
     /// An administrator's certificate (DER) for a request's key.
@@ -156,20 +246,31 @@ impl Trust {
     /// # Errors
     /// The request is bad, or this node holds no keyring.
     pub fn issue_admin(&self, csr: &[u8]) -> Result<Vec<u8>, PkiError> {
-        self.authority()?.sign_admin(&check_csr(csr)?, wall_ms())
+        self.signer(true)?.sign_admin(&check_csr(csr)?, wall_ms())
     }
 
-    pub(super) fn authority_to_check(&self) -> Result<(CertificateDer<'static>, ClusterId), PkiError> {
+    pub(super) fn authorities_to_check(&self) -> Result<(Vec<CertificateDer<'static>>, ClusterId), PkiError> {
         let shown = self.shown()?;
-        Ok((shown.ca.clone(), shown.cluster))
+        Ok((shown.anchors.clone(), shown.cluster))
     }
 
     fn shown(&self) -> Result<Arc<Shown>, PkiError> {
         self.shown.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(PkiError::NoCluster)
     }
 
-    fn authority(&self) -> Result<Arc<Authority>, PkiError> {
-        self.authority.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(PkiError::NoKeyring)
+    /// The CA in force signs; the newest one, once it is to certify and for those who are in already.
+    fn signer(&self, newest: bool) -> Result<Arc<Authority>, PkiError> {
+        let signers = self.signers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let shown = self.shown()?;
+        let place = if newest && shown.known.certify { shown.anchors.len() - 1 } else { 0 };
+        let wanted = signers.iter().find(|signer| signer.certificate() == &*shown.anchors[place]);
+        wanted.or(signers.first()).cloned().ok_or(PkiError::NoKeyring)
+    }
+}
+
+impl Shown {
+    fn certificates(&self) -> Vec<Vec<u8>> {
+        self.leaves.iter().map(|(_, leaf)| leaf.clone()).collect()
     }
 }
 

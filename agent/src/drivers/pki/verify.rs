@@ -29,14 +29,33 @@ pub fn joiner_tls(ca: CaDigest) -> Arc<ClientConfig> {
     proto::client_config(None, Arc::new(ByDigest(ca))).expect("without a key no key can be wrong")
 }
 
-/// Checks a certificate against an authority: signature, use, cluster, and an administrator's time.
+/// Whether this authority signed it.
+pub(super) fn is_signed_by(certificate: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> bool {
+    let cluster = Identity::read(certificate).map(|identity| identity.cluster);
+    cluster.is_ok_and(|cluster| signed(certificate, ca, cluster, KeyUsage::client_auth()).is_ok())
+}
+
+/// Checks a certificate against authorities: signature of one, use, cluster, and an administrator's time.
 pub(super) fn check(
     certificate: &CertificateDer<'_>,
-    ca: &CertificateDer<'_>,
+    authorities: &[CertificateDer<'_>],
     cluster: ClusterId,
     usage: KeyUsage,
     now: UnixTime,
 ) -> Result<Identity, PkiError> {
+    let mut checked = Err(PkiError::NoCluster);
+    for ca in authorities {
+        checked = checked.or_else(|_| signed(certificate, ca, cluster, usage));
+    }
+    let identity = checked?;
+    let now_ms = now.as_secs().saturating_mul(1000);
+    if matches!(identity.subject, Subject::Admin(_)) && !identity.is_valid_at(now_ms) {
+        return Err(PkiError::Expired);
+    }
+    Ok(identity)
+}
+
+fn signed(certificate: &CertificateDer<'_>, ca: &CertificateDer<'_>, cluster: ClusterId, usage: KeyUsage) -> Result<Identity, PkiError> {
     let identity = Identity::read(certificate)?;
     if identity.cluster != cluster {
         return Err(PkiError::OtherCluster { found: identity.cluster, expected: cluster });
@@ -47,10 +66,6 @@ pub(super) fn check(
     let in_time = UnixTime::since_unix_epoch(Duration::from_millis(identity.not_before_ms));
     let leaf = EndEntityCert::try_from(certificate).map_err(not_signed)?;
     leaf.verify_for_usage(ALGORITHMS.all, &[anchor], &[], in_time, usage, None, None).map_err(not_signed)?;
-    let now_ms = now.as_secs().saturating_mul(1000);
-    if matches!(identity.subject, Subject::Admin(_)) && !identity.is_valid_at(now_ms) {
-        return Err(PkiError::Expired);
-    }
     Ok(identity)
 }
 
@@ -87,8 +102,8 @@ impl ClientCertVerifier for Clients {
         _intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let (ca, cluster) = self.0.authority_to_check().map_err(refused)?;
-        check(end_entity, &ca, cluster, KeyUsage::client_auth(), now).map_err(refused)?;
+        let (authorities, cluster) = self.0.authorities_to_check().map_err(refused)?;
+        check(end_entity, &authorities, cluster, KeyUsage::client_auth(), now).map_err(refused)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -124,8 +139,8 @@ pub(super) struct Servers {
 
 impl Servers {
     fn check(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), PkiError> {
-        let (ca, cluster) = self.trust.authority_to_check()?;
-        let found = node_of(&check(certificate, &ca, cluster, KeyUsage::server_auth(), now)?)?;
+        let (authorities, cluster) = self.trust.authorities_to_check()?;
+        let found = node_of(&check(certificate, &authorities, cluster, KeyUsage::server_auth(), now)?)?;
         match self.expected {
             Some(expected) if expected != found => Err(PkiError::OtherNode { found, expected }),
             _ => Ok(()),
@@ -140,7 +155,7 @@ struct ByDigest(CaDigest);
 impl ByDigest {
     fn check(&self, certificate: &CertificateDer<'_>, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), PkiError> {
         let ca = chain.iter().find(|shown| ca_digest(shown) == self.0).ok_or(PkiError::OtherCa)?;
-        node_of(&check(certificate, ca, ca_cluster(ca)?, KeyUsage::server_auth(), now)?)?;
+        node_of(&check(certificate, std::slice::from_ref(ca), ca_cluster(ca)?, KeyUsage::server_auth(), now)?)?;
         Ok(())
     }
 }

@@ -122,6 +122,11 @@ pub fn problems(sight: &Sight) -> Vec<String> {
         problems.push(format!("instance {name}: {}", instance.problem));
     }
     problems.extend(minimum::problem(sight));
+    if let Some(rotation) = &sight.state.rotation {
+        let waits = sight.state.ca_waits_for();
+        let who = if waits.is_empty() { "`disco ca rotate` goes on with it".into() } else { format!("waiting for {}", waits.join(", ")) };
+        problems.push(format!("the CA is being replaced ({}): {who}", rotation.stage.as_str()));
+    }
     services::problems(sight, &mut problems);
     if !sight.state.script.error.is_empty() {
         let first = sight.state.script.error.lines().next().unwrap_or_default();

@@ -7,6 +7,7 @@ use super::Replica;
 use crate::{
     logic::raft::Membership,
     model::{
+        authority::Authorities,
         command::{Command, KINDS_KNOWN},
         ids::{MemberId, NodeId},
         io::Effect,
@@ -27,6 +28,7 @@ pub(super) struct Contact {
     leader: Option<(NodeId, String)>,
     managers: Vec<Peer>,
     removed: Vec<NodeId>,
+    authorities: Authorities,
     /// The manager that gave this node its seat, until the state says who is who.
     enlisted_by: Option<NodeId>,
     /// Which node spoke last for a member that the state does not know (yet); cleared once it knows.
@@ -69,6 +71,10 @@ impl Contact {
         &self.removed
     }
 
+    pub(super) fn authorities(&self) -> &Authorities {
+        &self.authorities
+    }
+
     pub(super) fn leader(&self) -> Option<(NodeId, String)> {
         self.leader.clone()
     }
@@ -96,6 +102,7 @@ impl Replica {
         managers: Vec<Peer>,
         removed: Vec<NodeId>,
         orders: Orders,
+        authorities: Authorities,
     ) {
         let asked_at = self.contact.asked_at.take();
         if leader.is_some() {
@@ -111,6 +118,9 @@ impl Replica {
             self.contact.leader = leader;
             self.contact.managers = managers;
             self.contact.removed = removed;
+            if authorities.version >= self.contact.authorities.version {
+                self.contact.authorities = authorities;
+            }
         }
     }
 
@@ -136,7 +146,7 @@ impl Replica {
                 // One that campaigns in vain may have been removed meanwhile, which only a report tells.
                 let leaderless = self.contact.leaderless_since.is_some_and(|since| since + LEADER_SILENT_MS < self.now.mono);
                 let silent = leaderless || consensus.leader_silent_ms() > LEADER_SILENT_MS;
-                !consensus.is_leader() && !alone && (lost || self.own_update().is_some() || silent)
+                !consensus.is_leader() && !alone && (lost || self.own_update().is_some() || self.own_papers().is_some() || silent)
             }
         }
     }
@@ -173,6 +183,7 @@ impl Replica {
             member: self.consensus.as_ref().map(|c| c.member()),
             tasks: self.tell_tasks(),
             round_trip_ms: self.contact.round_trip_ms,
+            papers: self.papers.unwrap_or_default(),
         };
         self.effects.push_back(Effect::Report { report, try_in_order: self.addresses_to_try() });
     }

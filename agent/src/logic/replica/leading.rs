@@ -39,6 +39,10 @@ pub(super) struct Leading {
 }
 
 impl Leading {
+    pub(super) fn may_call(&self, key: CallKey, now: u64) -> bool {
+        self.observed.may_call(key, now)
+    }
+
     /// A node's reports take this long to be answered.
     pub(super) fn took(&mut self, node: NodeId, round_trip_ms: u32) {
         self.observed.took(node, round_trip_ms);
@@ -90,7 +94,9 @@ impl Replica {
         }
         let wanted = std::mem::take(&mut leading.wanted);
         let mut decisions = self.with_sight(plan::decide).unwrap_or_default();
-        decisions.extend(wanted.into_iter().chain(self.own_news()).chain(self.own_update()).map(Decision::Propose));
+        decisions
+            .extend(wanted.into_iter().chain(self.own_news()).chain(self.own_update()).chain(self.own_papers()).map(Decision::Propose));
+        self.hand_over();
         let mut proposed = false;
         for decision in decisions {
             proposed |= self.execute(decision);
@@ -129,7 +135,7 @@ impl Replica {
         }
     }
 
-    fn call(&mut self, call: Call) {
+    pub(super) fn call(&mut self, call: Call) {
         let Some(leading) = &mut self.leading else { return };
         let address = |state: &crate::logic::state::State, node: NodeId| state.nodes.get(&node).map(|n| n.address.clone());
         let provide = match &call {
@@ -254,7 +260,11 @@ impl Replica {
         }
         leading.plan_soon = true;
         match key {
-            CallKey::Enlist(member) if ok => leading.observed.enlisted(member),
+            CallKey::Enlist(member) if ok => {
+                leading.observed.succeeded(key);
+                leading.observed.enlisted(member);
+                self.handed_over(member);
+            }
             CallKey::Discharge(member) if ok => leading.observed.discharged(member),
             _ => leading.observed.back_off(key, now),
         }

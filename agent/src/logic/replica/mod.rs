@@ -7,12 +7,15 @@
 //! - `contact.rs`: how a node without a leader's messages stays in touch     - `tasks.rs`: this node's own tasks
 //! - `shutdown.rs`: what SIGTERM asks for
 //! - `scripting.rs`: when which hook of the script runs  - `recovery.rs`: going on after the majority was lost
+//! - `rotation.rs`: a new CA takes over                  - `access.rs`: whom the drivers are to let in
 
+mod access;
 mod contact;
 mod leading;
 mod reads;
 mod recovery;
 mod requests;
+mod rotation;
 mod scripting;
 mod seat;
 mod shutdown;
@@ -25,6 +28,7 @@ use super::{
     state::State,
 };
 use crate::model::{
+    authority::Papers,
     codec::{self, DecodeError},
     command::{Joiner, KINDS_KNOWN, Proposal},
     ids::{ClusterId, MemberId, NodeId, Now},
@@ -37,6 +41,7 @@ use contact::Contact;
 use leading::Leading;
 use reads::Reads;
 use requests::Waiting;
+use rotation::Handover;
 use scripting::Scripting;
 use seat::SeatChange;
 use std::{
@@ -153,6 +158,9 @@ pub struct Replica {
     tasks: Tasks,
     script: Scripting,
     access: Option<Arc<Access>>,
+    handover: Option<Handover>,
+    /// What the drivers say of the certificates here.
+    papers: Option<Papers>,
     /// SIGTERM came: when to stop waiting for an heir.
     stopping_by: Option<u64>,
     hands_on: bool,
@@ -181,6 +189,8 @@ impl Replica {
             tasks: Tasks::new(config.assignment.take(), now.mono + config.timings.alone_after_ms),
             script: Scripting::default(),
             access: None,
+            handover: None,
+            papers: None,
             stopping_by: None,
             hands_on: false,
             stopped: false,
@@ -270,6 +280,7 @@ impl Replica {
             Input::Cancelled { ticket } => {
                 self.forget(ticket);
                 self.forget_script_ticket(ticket);
+                self.forget_handover(ticket);
             }
             Input::Enlist { ticket, from, member, keyring } => self.handle_enlist(ticket, from, member, keyring),
             Input::Discharge { ticket, from: _, member } => self.handle_discharge(ticket, member),
@@ -280,7 +291,10 @@ impl Replica {
             Input::TasksFound { orders } => self.handle_tasks_found(orders),
             Input::Scripted { id, outcome } => self.handle_scripted(id, outcome),
             Input::ReloadScript => self.handle_reload(),
-            Input::ReportAnswered { leader, managers, removed, orders } => self.handle_report_answered(leader, managers, removed, orders),
+            Input::ReportAnswered { leader, managers, removed, orders, authorities } => {
+                self.handle_report_answered(leader, managers, removed, orders, authorities);
+            }
+            Input::Papers(papers) => self.handle_papers(papers),
             Input::Removed => self.handle_removed(),
             Input::Shutdown => self.handle_shutdown(),
         }
@@ -351,6 +365,7 @@ impl Replica {
         }
         self.expire();
         self.keep_in_touch();
+        self.fit_keyring();
         self.refresh_access();
     }
 
@@ -465,32 +480,5 @@ impl Replica {
         {
             self.stop(false, "asked to stop".into());
         }
-    }
-
-    /// Drivers check certificates against the newest list of who is who.
-    fn refresh_access(&mut self) {
-        let access = self.access_now();
-        if self.access.as_deref() != Some(&access) {
-            let access = Arc::new(access);
-            self.access = Some(access.clone());
-            self.effects.push_back(Effect::Changed { index: self.applied, access: Some(access) });
-        }
-    }
-
-    fn access_now(&self) -> Access {
-        // A seat that is assigned counts already: a voter that has not yet applied the change which seats it would
-        // refuse the votes of a candidate it may have to elect.
-        let mut nodes: Vec<(NodeId, Vec<u8>, bool)> =
-            self.state.nodes.values().map(|n| (n.id, n.public_key.clone(), n.member.is_some())).collect();
-        for peer in self.contact.managers() {
-            match nodes.iter_mut().find(|(id, _, _)| *id == peer.node) {
-                Some(known) => known.2 = true,
-                None => nodes.push((peer.node, peer.public_key.clone(), true)),
-            }
-        }
-        let mut removed: Vec<NodeId> = self.state.removed.iter().copied().collect();
-        removed.extend(self.contact.removed().iter().filter(|id| !self.state.removed.contains(id)));
-        nodes.retain(|(id, _, _)| !removed.contains(id));
-        Access { nodes, removed, leader: self.leader_address() }
     }
 }

@@ -114,6 +114,8 @@ impl Replica {
                 };
                 Command::NodeDrain { node, drain }
             }
+            Op::CaRotate(keys) => return self.handle_ca_rotate(ticket, id, *keys),
+            Op::CaAdvance { from, force } => Command::CaAdvance { from, force },
             Op::NodePrefer { node: text, role } => {
                 let Some(node) = self.state.find_node(&text).map(|n| n.id) else {
                     return self.refuse(ticket, "not_found", format!("no node `{text}`"));
@@ -203,6 +205,7 @@ impl Replica {
             self.propose_soon(Command::TaskSeen { node: report.node, tasks });
         }
         let (reporter, round_trip_ms) = (report.node, report.round_trip_ms);
+        self.hear_papers(reporter, report.papers);
         if !same {
             let Report { node, address, cpus, memory, commands_known, .. } = report;
             self.propose_soon(Command::NodeUpdate { node, address, cpus, memory, commands_known });
@@ -226,11 +229,19 @@ impl Replica {
             managers: self.peers_in(&group),
             removed: self.state.removed.iter().copied().collect(),
             orders: Orders { index: self.applied, tasks: self.state.orders_of(reporter) },
+            authorities: self.state.authorities(),
         };
         self.reply(ticket, answer);
     }
 
-    fn propose_for(&mut self, ticket: Ticket, request: Option<RequestId>, fence: Option<u64>, command: Command, token: Option<String>) {
+    pub(super) fn propose_for(
+        &mut self,
+        ticket: Ticket,
+        request: Option<RequestId>,
+        fence: Option<u64>,
+        command: Command,
+        token: Option<String>,
+    ) {
         if self.writes.len() >= REQUESTS_PENDING_MAX {
             return self.reply(ticket, Answer::Busy);
         }
@@ -327,6 +338,7 @@ impl Replica {
             self.reply(waiting.ticket, answer.clone());
         }
         self.fail_reads(&answer);
+        self.fail_handover(&answer);
     }
 
     pub(super) fn expire_writes(&mut self) {

@@ -72,6 +72,7 @@ impl Replica {
             return self.reply(ticket, Answer::Busy);
         }
         if held == Some(member) {
+            self.take_next_keys(keyring);
             return self.reply(ticket, Answer::Written { index: self.applied, result: Written::Done });
         }
         if held.is_some_and(|held| held > member) {

@@ -5,7 +5,7 @@ use crate::{
     logic::plan,
     model::{
         ids::MemberId,
-        query::{MemberView, Query, ServiceView, StatusView, View},
+        query::{MemberView, Query, RotationView, ServiceView, StatusView, View},
         service::ServiceRecord,
     },
 };
@@ -57,6 +57,7 @@ impl Replica {
             script_version: self.state.script.version,
             script_applied: self.state.script.applied,
             script_error: self.state.script.error.clone(),
+            rotation: self.state.rotation.as_ref().map(|r| RotationView { stage: r.stage, waits_for: self.state.ca_waits_for() }),
         }
     }
 

@@ -88,6 +88,9 @@ impl State {
             Command::Leading(node) => self.leading(node),
             Command::NodePrefer { node, role } => self.node_prefer(node, role),
             Command::MinNodes { below, live } => self.min_nodes(below, live),
+            Command::CaIntroduce(ca) => self.ca_introduce(ca),
+            Command::CaAdvance { from, force } => self.ca_advance(from, force),
+            Command::NodePapers { node, papers } => self.node_papers(node, papers),
             scripted => self.carry_out_scripted(index, scripted),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{State, apply::Outcome};
 use crate::model::{
+    authority::Papers,
     command::Joiner,
     ids::{NodeId, OperationId},
     instance::InstanceDesired,
@@ -33,6 +34,7 @@ pub(super) fn record(joiner: Joiner, admitted: Role, stamp_ms: u64) -> NodeRecor
         seated: false,
         drained: false,
         preference: None,
+        papers: Papers::default(),
         leaving: false,
     }
 }

@@ -4,6 +4,7 @@
 //! time is the stamp in the entry. It encodes to the snapshot that new members start from.
 
 mod apply;
+mod authority;
 mod clients;
 mod events;
 mod instances;
@@ -21,6 +22,7 @@ pub use script::{ENTRY, NO_EARLIER_MODULES, check_modules, digest};
 pub use services::has_labels;
 
 use crate::model::{
+    authority::Rotation,
     codec::{self, DecodeError},
     command::{Joiner, KINDS_KNOWN},
     event::Event,
@@ -109,6 +111,13 @@ pub struct State {
     #[n(26)]
     #[cbor(default)]
     pub below_min: bool,
+    /// A new CA is about to take the place of `ca`.
+    #[n(28)]
+    pub rotation: Option<Rotation>,
+    /// Counts the steps of such changes.
+    #[n(29)]
+    #[cbor(default)]
+    pub ca_version: u64,
     /// What the next launches are made of.
     #[n(27)]
     #[cbor(default)]

@@ -88,6 +88,14 @@ pub const SPECS: &[Spec] = &[
         parse: |w| Ok(Command::Recover { consent: w.value("consent").map(str::to_owned) }),
     },
     Spec {
+        words: &["ca", "rotate"],
+        operands: &[],
+        flags: &[switch("force", "after a minute, leave nodes behind that are not there: they must join anew"), YES],
+        summary: "replace the cluster's certificate authority, while everything goes on",
+        about: "For when somebody who should not may have its key: a manager that was removed, a stolen disk. Every node and this\nfolder get new certificates before the old authority is dropped; run it again if it was interrupted. Join tokens that\nare out end with the old one.",
+        parse: |w| Ok(Command::CaRotate { force: w.switch("force"), yes: w.switch("yes") }),
+    },
+    Spec {
         words: &["instance", "ls"],
         operands: &[],
         flags: &[STALE],
