@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{Chance, Project, Writing, kill, wait_until};
+use common::{Chance, Project, Writing, kill, text, wait_until};
 use serde_json::Value;
 use std::{
+    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -54,7 +55,8 @@ fn a_cluster_grows_from_one_to_five_and_shrinks_to_one_with_no_command_but_scale
     let writing = Writing::start(project.clone());
     for (nodes, deaths) in [(5, 2), (3, 1), (1, 0), (5, 1), (1, 0)] {
         let began = Instant::now();
-        let mut scale = project.spawn(&["scale", &nodes.to_string()]);
+        let mut scale = project.command(&["scale", &nodes.to_string()]);
+        let scale = scale.stderr(Stdio::piped()).spawn().expect("disco starts");
         // In the middle of it, whoever chance says; but what is left must be a majority, so not before three vote.
         for _ in 0..deaths {
             let three_vote = || project.status().is_some_and(|status| status["cluster"]["voters"].as_u64() >= Some(3));
@@ -71,7 +73,8 @@ fn a_cluster_grows_from_one_to_five_and_shrinks_to_one_with_no_command_but_scale
             let back = || nodes < 5 || project.pid(instance).is_some();
             wait_until(SOON, "it to be started again", back, || project.tell());
         }
-        assert!(scale.wait().expect("it is our child").success(), "`scale {nodes}` says when it is done");
+        let scaled = scale.wait_with_output().expect("it is our child");
+        assert!(scaled.status.success(), "`scale {nodes}` says when it is done, not: {}", text(&scaled.stderr));
         until_it_is(&project, nodes);
         println!("scale {nodes}: as wanted after {:.2?}", began.elapsed());
     }

@@ -126,7 +126,7 @@ impl Peer for PeerService {
     }
 
     async fn forward(&self, request: Request<v1::ForwardRequest>) -> Result<Response<v1::ForwardReply>, Status> {
-        self.0.gate.manager(&request, "pass requests on")?;
+        self.0.gate.manager(&request, "pass requests on").map_err(refusal::of_the_messenger)?;
         let request = request.into_inner();
         let principal = convert::principal(&request.principal)?;
         let wire = request.request.ok_or_else(|| refusal::refuse("invalid", "`request` is missing"))?;

@@ -18,6 +18,19 @@ pub fn code_of(status: &Status) -> &str {
     status.metadata().get(CODE).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
+/// Metadata key of a refusal that means the node which passed a request on, not who made the request.
+const OF_THE_MESSENGER: &str = "disco-messenger";
+
+/// Says of a refusal that it means the node which passed the request on.
+pub fn of_the_messenger(mut status: Status) -> Status {
+    status.metadata_mut().insert(OF_THE_MESSENGER, MetadataValue::from_static("refused"));
+    status
+}
+
+pub fn is_of_the_messenger(status: &Status) -> bool {
+    status.metadata().contains_key(OF_THE_MESSENGER)
+}
+
 /// Turns an answer that is not the wished-for kind into its status.
 pub fn unwished(answer: Answer) -> Status {
     match answer {

@@ -139,14 +139,12 @@ fn may_be_repeated(request: &Wire) -> bool {
     }
 }
 
-/// A leader that no longer knows this node refuses us, not whoever asked: they find another node.
+/// A leader to which this node is a manager no more, or nobody, refuses us and not whoever asked: they find another node.
 fn not_the_askers_fault(status: Status) -> Status {
-    match refusal::code_of(&status) {
-        "removed" | "unauthenticated" => {
-            refusal::refuse("not_a_manager", format!("this node speaks for nobody any more: {}", status.message()))
-        }
-        _ => status,
+    if refusal::is_of_the_messenger(&status) || matches!(refusal::code_of(&status), "removed" | "unauthenticated") {
+        return refusal::refuse("not_a_manager", format!("this node speaks for nobody any more: {}", status.message()));
     }
+    status
 }
 
 #[cfg(test)]
@@ -154,11 +152,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_removed_node_sends_the_asker_to_another() {
+    fn a_removed_or_demoted_node_sends_the_asker_to_another() {
         let refused = not_the_askers_fault(refusal::refuse("removed", "node 7 was removed from the cluster"));
         assert_eq!((refusal::code_of(&refused), refused.code()), ("not_a_manager", Code::Unavailable));
         assert!(refused.message().ends_with("node 7 was removed from the cluster"));
         assert_eq!(refusal::code_of(&not_the_askers_fault(refusal::refuse("not_found", "no such key"))), "not_found");
+        let demoted = refusal::of_the_messenger(refusal::refuse("denied", "node 7 is a worker; only managers may pass requests on"));
+        assert_eq!(refusal::code_of(&not_the_askers_fault(demoted)), "not_a_manager");
+        let denied = refusal::refuse("denied", "services are declared in cluster.js");
+        assert_eq!(refusal::code_of(&not_the_askers_fault(denied)), "denied", "that is the asker's");
     }
 
     #[test]
