@@ -1,12 +1,12 @@
 """Gives every running instance of moto a machine (`machine`), and everything addresses at which one gets an answer.
 
 moto makes up addresses that lead nowhere, or worse, somewhere. Here each becomes a loopback address: a private one is the
-machine's own; a public one, elastic or not, is a door of ours that leads to the machine that has it now, as long as its
-security groups let the port in from any address. An instance is `pending` until its machine answers. Each machine has a
+machine's own; a public one, elastic or not, is a door of ours that leads to the machine that has it now, as far as its
+security groups let in the port and the caller's address (127.0.0.1, unless it was bound to another). An instance is `pending` until its machine answers. Each machine has a
 metadata service of its own, at the address that AWS_EC2_METADATA_SERVICE_ENDPOINT tells its programs.
 """
 
-import base64, contextlib, os, pathlib, queue, shutil, socket, subprocess, sys, tempfile, threading
+import base64, contextlib, ipaddress, os, pathlib, queue, shutil, socket, subprocess, sys, tempfile, threading
 
 import imds
 
@@ -134,22 +134,23 @@ class Machines:
                 self.doors[ours] = [Door(self, address, ours, port) for port in PORTS]
         return ours
 
-    def behind(self, public, port):
-        """The machine that has moto's public address now, if its groups let the port in."""
+    def behind(self, public, port, caller):
+        """The machine that has moto's public address now, if its groups let the caller in."""
         root = self.proxy.ask_all({"Action": "DescribeInstances"})
         for item in root.iter("item"):
             if item.findtext("ipAddress") == public and item.findtext("instanceState/name") == "running":
                 groups = {group.text for group in item.iter("groupId")}
                 machine = self.all.get(item.findtext("instanceId"))
-                return machine and machine.address if self.lets_in(groups, port) else None
+                return machine and machine.address if self.lets_in(groups, port, caller) else None
         return None
 
-    def lets_in(self, groups, port):
+    def lets_in(self, groups, port, caller):
         root = self.proxy.ask_all({"Action": "DescribeSecurityGroups"})
         for group in root.find("securityGroupInfo"):
             for rule in group.find("ipPermissions") if group.findtext("groupId") in groups else ():
                 first, last = int(rule.findtext("fromPort") or 0), int(rule.findtext("toPort") or 65535)
-                if rule.find("ipRanges/item") is not None and (rule.findtext("ipProtocol") == "-1" or first <= port <= last):
+                ranges = [ipaddress.ip_network(range.text, strict=False) for range in rule.iter("cidrIp")]
+                if (rule.findtext("ipProtocol") == "-1" or first <= port <= last) and any(caller in range for range in ranges):
                     return True
         return False
 
@@ -170,12 +171,12 @@ class Door:
 
     def open(self):
         while True:
-            connection, _ = self.listener.accept()
-            threading.Thread(target=self.carry, args=(connection,), daemon=True).start()
+            connection, (caller, _) = self.listener.accept()
+            threading.Thread(target=self.carry, args=(connection, ipaddress.ip_address(caller)), daemon=True).start()
 
-    def carry(self, outside):
+    def carry(self, outside, caller):
         with outside, contextlib.suppress(OSError):
-            address = self.machines.behind(self.public, self.port)
+            address = self.machines.behind(self.public, self.port, caller)
             if not address:
                 return
             with socket.create_connection((address, self.port), timeout=5) as inside:

@@ -97,8 +97,8 @@ class Faults:
 
     # throttle: refused, nothing done. error_before, error_after: a broken server that did nothing, or all.
     # lose_request, lose_reply: the connection ends, nothing done, or all. slow: the answer comes after `seconds`.
-    # refuse: with `code`, and `status` if it is not 400; nothing done.
-    KINDS = ("throttle", "error_before", "error_after", "lose_request", "lose_reply", "slow", "refuse")
+    # refuse: with `code`, and `status` if it is not 400; nothing done. late: all done at once, answered after `seconds`.
+    KINDS = ("throttle", "error_before", "error_after", "lose_request", "lose_reply", "slow", "refuse", "late")
 
     def __init__(self):
         self.lock, self.list = threading.Lock(), []
@@ -160,8 +160,12 @@ class Proxy:
                 reply = self.carry_out(request)
             case _:
                 reply = self.carry_out(request)
-        if not before and (after := self.faults.take(request.action, ("error_after", "lose_reply"))):
+        if not before and (after := self.faults.take(request.action, ("error_after", "lose_reply", "late"))):
             entry["fault"] = after["kind"]
+            if after["kind"] == "late":
+                time.sleep(after.get("seconds", 1))
+                entry["status"] = reply.status
+                return reply
             if after["kind"] == "lose_reply":
                 raise Lost
             reply = refusal(500, "InternalError", "An internal error has occurred")
