@@ -113,6 +113,8 @@ def provision(settings):
     for path in ("/etc/gshadow", "/etc/nologin", "/etc/ssh/ssh_config.d"):
         pathlib.Path(path).unlink(missing_ok=True) if not pathlib.Path(path).is_dir() else None
     pathlib.Path("/root").chmod(0o700)
+    for path in ("/etc/disco", "/var/lib/disco"):
+        pathlib.Path(path).rmdir()
     pathlib.Path("/var/tmp").chmod(0o1777)
     if user != "root":
         home(user).mkdir(mode=0o755)

@@ -151,7 +151,7 @@ fn tell(project: &Project, entry: &Entry, machine: &Machine, installed: Installe
 /// Asks over the new node's own door for a certificate.
 async fn admit(project: &mut Project, first: &Entry, machine: &Machine) -> Result<(), Failure> {
     let started = Instant::now();
-    let door = machine.door().await?;
+    let door = machine.door(&project.context.disco()).await?;
     let (identity, mut addresses) = loop {
         let client = Client::through_socket(door.socket().to_owned(), &project.spawner);
         let mut client = client.with_patience(Patience::both(Duration::from_secs(2)));
@@ -207,26 +207,24 @@ struct Visit {
     entry: Entry,
     machine: Machine,
     found: Found,
-    /// The cluster's node at its address.
-    node: Option<v1::Node>,
 }
 
 /// Makes every one of these hosts a node that is ready or on its way to it. What takes long is done on all at once.
 async fn ensure(project: &mut Project, wanted: &[Entry]) -> Result<(), Failure> {
     let mut visits = Vec::new();
     for entry in wanted {
-        let node = node_at(project, entry).await?;
-        if node.as_ref().is_some_and(|node| node.state == "ready" || node.state == "draining") {
+        let nodes = nodes_at(project, entry).await?;
+        if nodes.len() == 1 && matches!(nodes[0].state.as_str(), "ready" | "draining") {
             continue;
         }
         let target = Inventory::read(&project.context)?.target(entry);
         let entry = entry.clone();
-        visits.push(project.spawner.0.spawn(visit(entry, target, node)));
+        visits.push(project.spawner.0.spawn(visit(entry, target)));
     }
     let mut installs = Vec::new();
     for visit in visits {
-        let Visit { entry, machine, found, node } = visit.await?;
-        let (found, config) = prepare(project, &entry, &machine, found, node).await?;
+        let Visit { entry, machine, found } = visit.await?;
+        let (found, config) = prepare(project, &entry, &machine, found).await?;
         touch(project, &entry)?;
         let places = project.context.places();
         let joins = config.is_some();
@@ -247,32 +245,36 @@ async fn ensure(project: &mut Project, wanted: &[Entry]) -> Result<(), Failure> 
     Ok(())
 }
 
-async fn visit(entry: Entry, target: Target, node: Option<v1::Node>) -> Result<Visit, Failure> {
+async fn visit(entry: Entry, target: Target) -> Result<Visit, Failure> {
     let machine = greet(&entry, target).await?;
     let found = look(&machine).await?;
-    Ok(Visit { entry, machine, found, node })
+    Ok(Visit { entry, machine, found })
 }
 
 /// What the host has once nothing is in the way of its node, and the configuration it needs, if it has to join.
-async fn prepare(
-    project: &mut Project,
-    entry: &Entry,
-    machine: &Machine,
-    mut found: Found,
-    node: Option<v1::Node>,
-) -> Result<(Found, Option<String>), Failure> {
+async fn prepare(project: &mut Project, entry: &Entry, machine: &Machine, mut found: Found) -> Result<(Found, Option<String>), Failure> {
     let (cluster, name) = cluster_of(project)?;
     check_owner(entry, &found, cluster)?;
-    match (&node, &found.node) {
-        // It is a node and was only stopped or cut off: started again it comes back.
-        (Some(node), Some(there)) if node.id == *there => return Ok((found, None)),
-        // Its identity is gone or was refused: that node never comes back, and the machine begins anew.
-        (Some(node), _) => remove(project, node).await?,
-        (None, _) => {}
+    if is_member(project, entry, &found).await? {
+        return Ok((found, None));
+    }
+    if found.configured {
+        // It may be joining right now: in the list before its identity is on its disk. Stopped, both tell the truth.
+        machine.halt().await.map_err(|e| e.failure(format!("cannot stop the node on host {}", entry.address)))?;
+        found = look(machine).await?;
+        if is_member(project, entry, &found).await? {
+            return Ok((found, None));
+        }
+    }
+    // Its identity is gone or was refused: a node that was here never comes back, and the machine begins anew.
+    for node in nodes_at(project, entry).await? {
+        remove(project, &node).await?;
     }
     if found.cluster.is_some() {
         machine.uninstall().await.map_err(|e| e.failure(format!("cannot clean host {}", entry.address)))?;
         found = look(machine).await?;
+    } else if found.configured {
+        machine.forget().await.map_err(|e| e.failure(format!("cannot clean host {}", entry.address)))?;
     }
     let token = token(project).await?;
     let seeds = seeds(project).await?;
@@ -291,7 +293,7 @@ async fn prepare(
 /// Until the cluster knows the node; whether it is ready is the scale's business.
 async fn joined(project: &mut Project, entry: &Entry, machine: &Machine) -> Result<(), Failure> {
     let started = Instant::now();
-    while node_at(project, entry).await?.is_none() {
+    while nodes_at(project, entry).await?.is_empty() {
         if started.elapsed() > FIRST_NODE_MAX {
             let failure = Failure::broke(format!("the node on host {} does not join", entry.address));
             let last = machine.last_words().await;
@@ -307,9 +309,24 @@ async fn status(project: &mut Project) -> Result<v1::Status, Failure> {
     project.cluster_client()?.status(false).await.map_err(|e| e.failure("the cluster does not tell its status"))
 }
 
-async fn node_at(project: &mut Project, entry: &Entry) -> Result<Option<v1::Node>, Failure> {
+/// What the cluster has at the host's address: one node, or what is left of former ones.
+async fn nodes_at(project: &mut Project, entry: &Entry) -> Result<Vec<v1::Node>, Failure> {
     let address = entry.node_address();
-    Ok(status(project).await?.nodes.into_iter().find(|node| node.address == address && node.state != "left"))
+    let here = |node: &v1::Node| node.address == address && node.state != "left";
+    Ok(status(project).await?.nodes.into_iter().filter(here).collect())
+}
+
+/// Whether the host's identity is that of a node of the cluster. Others at its address are ghosts, and taken out.
+async fn is_member(project: &mut Project, entry: &Entry, found: &Found) -> Result<bool, Failure> {
+    let (own, ghosts): (Vec<_>, Vec<_>) =
+        nodes_at(project, entry).await?.into_iter().partition(|node| found.node.as_ref() == Some(&node.id));
+    if own.is_empty() {
+        return Ok(false);
+    }
+    for ghost in ghosts {
+        remove(project, &ghost).await?;
+    }
+    Ok(true)
 }
 
 async fn seeds(project: &mut Project) -> Result<Vec<String>, Failure> {
@@ -345,7 +362,7 @@ async fn remove(project: &mut Project, node: &v1::Node) -> Result<(), Failure> {
 
 /// Takes a node off a host that is no longer wanted.
 async fn dismiss(project: &mut Project, entry: &Entry) -> Result<(), Failure> {
-    if let Some(node) = node_at(project, entry).await? {
+    for node in nodes_at(project, entry).await? {
         remove(project, &node).await?;
     }
     if entry.touched { uninstall(project, entry).await } else { Ok(()) }

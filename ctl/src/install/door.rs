@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 
+/// With its NUL: unix(7), `sun_path`.
+const SOCKET_PATH_MAX: usize = 108;
+
 /// Open while this lives.
 pub struct Door {
     folder: PathBuf,
@@ -21,10 +24,11 @@ pub struct Door {
 }
 
 impl Door {
-    /// `command` connects its stdin and stdout with the node's socket.
-    pub(super) async fn open(session: Session, command: String) -> Result<Door, Failure> {
-        // Not in the project: its path may be longer than a socket's name (108 bytes, unix(7)).
-        let folder = std::env::temp_dir().join(format!("disco-{:016x}", u64::from_be_bytes(random_bytes())));
+    /// `command` connects its stdin and stdout with the node's socket. In `home`, unless its path is too long for a socket.
+    pub(super) async fn open(session: Session, command: String, home: &Path) -> Result<Door, Failure> {
+        let name = format!("door-{:016x}", u64::from_be_bytes(random_bytes()));
+        let fits = home.as_os_str().len() + name.len() + "//control.sock".len() < SOCKET_PATH_MAX;
+        let folder = if fits { home.to_owned() } else { std::env::temp_dir() }.join(name);
         let socket = folder.join("control.sock");
         let broken = |e: &dyn std::error::Error| Failure::broke(format!("cannot make the socket {}", socket.display())).caused_by(e);
         DirBuilder::new().mode(0o700).create(&folder).map_err(|e| broken(&e))?;

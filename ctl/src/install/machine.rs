@@ -6,7 +6,7 @@ use super::programs::Places;
 use super::session::{Session, Target};
 use crate::message::Failure;
 use agent::drivers::provider::unit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A command that only looks, or moves a file.
@@ -161,6 +161,23 @@ impl Machine {
         self.as_root("read the log", &command, Vec::new(), QUICK).await.unwrap_or_default().trim().to_owned()
     }
 
+    /// Stops the daemon, if it runs; its tasks go on.
+    ///
+    /// # Errors
+    /// It does not stop, or the connection is lost.
+    pub async fn halt(&self) -> Result<(), SshError> {
+        let command = format!("systemctl stop {0} || [ ! -e /etc/systemd/system/{0} ]", unit::UNIT);
+        self.as_root("stop the node", &command, Vec::new(), SETUP_MAX).await.map(drop)
+    }
+
+    /// Removes what a stopped daemon that never was a node has made: its key, the token's other half.
+    ///
+    /// # Errors
+    /// The disk's, or the connection is lost.
+    pub async fn forget(&self) -> Result<(), SshError> {
+        self.as_root("remove the data", &format!("rm -rf {}/*", unit::DATA_DIR), Vec::new(), QUICK).await.map(drop)
+    }
+
     /// Ends the node and its tasks and removes what was installed, data and all. What is not there is no error.
     ///
     /// # Errors
@@ -169,13 +186,13 @@ impl Machine {
         self.as_root_by_stdin("uninstall", unit::REMOVAL.to_owned(), SETUP_MAX).await.map(drop)
     }
 
-    /// The node's control socket, from here.
+    /// The node's control socket, from here: in the folder `home`.
     ///
     /// # Errors
     /// No socket can be made here.
-    pub async fn door(&self) -> Result<Door, Failure> {
+    pub async fn door(&self, home: &Path) -> Result<Door, Failure> {
         let command = self.wrapped(&format!("exec {} __door {}/control.sock", unit::PROGRAM, unit::DATA_DIR));
-        Door::open(self.session.clone(), command).await
+        Door::open(self.session.clone(), command, home).await
     }
 
     /// Runs a script that is too long for a command line.
