@@ -182,6 +182,12 @@ fn three_machines_become_a_cluster_that_is_mended_and_leaves_nothing_behind() {
     lab.ok(&["bootstrap", "--yes"]);
     lab.are_nodes(3);
 
+    lab.ok(&["scale", "1"]);
+    lab.are_nodes(1);
+    lab.is_clean(3);
+    lab.ok(&["scale", "3"]);
+    lab.are_nodes(3);
+
     // A machine that ends up in another project's list is left alone.
     let other = Project::new();
     for name in ["client.js", "cluster.js", "hosts.js"] {

@@ -109,7 +109,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::Bootstrap { yes } => bootstrap::run(&global, out, spawner, yes).await,
         Command::Destroy { yes } => destroy::run(&global, out, spawner, yes).await,
         Command::Status { watch, stale } => status::run(desk()?, watch, stale).await,
-        Command::Scale(nodes) => scale::run(desk()?, nodes).await,
+        Command::Scale(nodes) => scale::run(&global, out, spawner, nodes).await,
         Command::NodeLs { stale } => node::list(desk()?, stale).await,
         Command::NodeInspect { node, stale } => node::inspect(desk()?, &node, stale).await,
         // Exit 2 is "there are changes".

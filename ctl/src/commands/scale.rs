@@ -1,8 +1,13 @@
 //! `disco scale N`, and the waiting that bootstrap does too: the number is replicated first, the leader makes it true.
 
 use super::{Desk, addresses};
+use crate::args::Global;
+use crate::bootstrap::{hosts, project::Project};
 use crate::client::{CallError, Client};
+use crate::context::Context;
 use crate::message::{Exit, Failure};
+use crate::out::Out;
+use proto::Spawner;
 use proto::v1::{self, write_request};
 use std::time::{Duration, Instant};
 
@@ -12,7 +17,18 @@ const STILL_MAX: Duration = Duration::from_secs(120);
 const VOTES_MAX: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-pub async fn run(mut desk: Desk, nodes: u32) -> Result<Exit, Failure> {
+/// Where the machines are listed, `disco` itself makes nodes of them; elsewhere the leader does.
+pub async fn run(global: &Global, out: Out, spawner: &Spawner, nodes: u32) -> Result<Exit, Failure> {
+    let context = Context::new(global)?;
+    if context.socket.is_none() && context.cluster()?.is_some_and(|cluster| cluster.provider == hosts::KIND) {
+        let mut project = Project::open(context, out, spawner)?;
+        hosts::scale(&mut project, None, nodes).await?;
+        return Ok(Exit::Done);
+    }
+    ask(Desk::open(global, out, spawner)?, nodes).await
+}
+
+async fn ask(mut desk: Desk, nodes: u32) -> Result<Exit, Failure> {
     let what = format!("cannot scale to {nodes}");
     let reply = set(&mut desk.client, nodes).await.map_err(|e| e.failure(what.as_str()))?;
     let out = desk.out;
