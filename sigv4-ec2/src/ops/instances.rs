@@ -220,3 +220,83 @@ pub(super) fn read(item: Element<'_, '_>) -> Result<Instance, Error> {
         instance_profile: item.child("iamInstanceProfile").and_then(|profile| profile.string("arn")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply;
+
+    /// After the example in the API reference of DescribeInstances.
+    const SAMPLE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+    <requestId>8f7724cf-496f-496e-8fe3-example</requestId>
+    <reservationSet>
+        <item>
+            <reservationId>r-1234567890abcdef0</reservationId>
+            <ownerId>123456789012</ownerId>
+            <groupSet/>
+            <instancesSet>
+                <item>
+                    <instanceId>i-1234567890abcdef0</instanceId>
+                    <imageId>ami-bff32ccc</imageId>
+                    <instanceState><code>16</code><name>running</name></instanceState>
+                    <privateDnsName>ip-192-168-1-88.eu-west-1.compute.internal</privateDnsName>
+                    <dnsName>ec2-54-194-252-215.eu-west-1.compute.amazonaws.com</dnsName>
+                    <reason/>
+                    <keyName>my_keypair</keyName>
+                    <amiLaunchIndex>0</amiLaunchIndex>
+                    <instanceType>t2.micro</instanceType>
+                    <launchTime>2018-05-08T16:46:19.000Z</launchTime>
+                    <placement><availabilityZone>eu-west-1c</availabilityZone><groupName/><tenancy>default</tenancy></placement>
+                    <monitoring><state>disabled</state></monitoring>
+                    <subnetId>subnet-56f5f633</subnetId>
+                    <vpcId>vpc-11112222</vpcId>
+                    <privateIpAddress>192.168.1.88</privateIpAddress>
+                    <ipAddress>54.194.252.215</ipAddress>
+                    <groupSet><item><groupId>sg-e4076980</groupId><groupName>SecurityGroup1</groupName></item></groupSet>
+                    <architecture>x86_64</architecture>
+                    <rootDeviceType>ebs</rootDeviceType>
+                    <rootDeviceName>/dev/xvda</rootDeviceName>
+                    <clientToken>xMcwG14507example</clientToken>
+                    <tagSet><item><key>Name</key><value>Server_1</value></item><item><key>empty</key><value/></item></tagSet>
+                    <metadataOptions><httpTokens>required</httpTokens><httpPutResponseHopLimit>1</httpPutResponseHopLimit></metadataOptions>
+                </item>
+            </instancesSet>
+        </item>
+    </reservationSet>
+</DescribeInstancesResponse>"#;
+
+    fn read_all(text: &str) -> Result<Vec<Instance>, Error> {
+        let document = reply::parse("DescribeInstances", text)?;
+        let root = Element::root("DescribeInstances", &document);
+        let reservations = root.each("reservationSet", |reservation| reservation.each("instancesSet", read))?;
+        Ok(reservations.into_iter().flatten().collect())
+    }
+
+    #[test]
+    fn the_references_own_example_is_read() {
+        let seen = read_all(SAMPLE).expect("it is an answer").remove(0);
+        assert_eq!(
+            (seen.id.as_str(), seen.state, seen.zone.as_deref()),
+            ("i-1234567890abcdef0", InstanceState::Running, Some("eu-west-1c"))
+        );
+        assert_eq!((seen.public_address, seen.private_address), (Some([54, 194, 252, 215].into()), Some([192, 168, 1, 88].into())));
+        assert_eq!((seen.tags["Name"].as_str(), seen.tags["empty"].as_str()), ("Server_1", ""));
+        assert_eq!((seen.security_groups, seen.metadata_hops), (vec!["sg-e4076980".to_owned()], Some(1)));
+        assert!(seen.needs_metadata_token && !seen.is_spot && seen.launched.is_some());
+    }
+
+    #[test]
+    fn a_broken_answer_is_refused_or_read_but_never_worse() {
+        // Cut off anywhere, and with any byte replaced by one that means something in XML.
+        let mut refused = 0;
+        for at in (0..SAMPLE.len()).filter(|at| SAMPLE.is_char_boundary(*at)) {
+            refused += usize::from(read_all(&SAMPLE[..at]).is_err());
+            for byte in ["<", ">", "&", "/", "\"", "\0"] {
+                let broken = [&SAMPLE[..at], byte, &SAMPLE[at + 1..]].concat();
+                refused += usize::from(read_all(&broken).is_err());
+            }
+        }
+        assert!(refused > SAMPLE.len(), "{refused}");
+    }
+}
