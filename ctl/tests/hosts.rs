@@ -188,6 +188,14 @@ fn three_machines_become_a_cluster_that_is_mended_and_leaves_nothing_behind() {
     lab.ok(&["scale", "3"]);
     lab.are_nodes(3);
 
+    // One is off: it is named, and comes back without a word.
+    lab.machine_ok(&["stop", "m3"]);
+    wait_until(SOON, "the lost host is told of", || lab.nodes("lost").len() == 1, || lab.tell());
+    let words = lab.refused(&["bootstrap", "--yes"]);
+    assert!(words.contains(&format!("cannot get onto host {}", lab.address(3))), "{words}");
+    lab.start(3);
+    wait_until(SOON, "it is back", || lab.nodes("ready").len() == 3, || lab.tell());
+
     // A machine that ends up in another project's list is left alone.
     let other = Project::new();
     for name in ["client.js", "cluster.js", "hosts.js"] {

@@ -37,6 +37,9 @@ pub trait Stage: Sync {
 
 /// All promises, each on a stage of its own.
 pub fn hold_to_it<S: Stage>(stage: impl Fn() -> S) {
+    if !stage().provider().capabilities().launches {
+        return what_cannot_be_done_is_said_for_good(&stage());
+    }
     a_launch_repeated_is_one_instance(&stage());
     an_answer_that_was_lost_is_asked_for_again(&stage());
     launches_at_once_are_one_instance(&stage());
@@ -144,6 +147,33 @@ fn what_was_terminated_stays_so(stage: &impl Stage) {
         assert!(matches!(outcome, Provided::Failed { final_: true, .. }), "{call:?}: {outcome:?}");
     }
     assert_eq!(stage.billed(), 0, "an operation that ended is not begun again");
+}
+
+/// Of a provider whose machines exist: it tells of them, and refuses the rest such that nobody asks again.
+fn what_cannot_be_done_is_said_for_good(stage: &impl Stage) {
+    let provider = stage.provider();
+    assert!(matches!(provider.launch_first(&stage.first()), Err(ProviderError::Unable { .. })));
+    let id = provider.describe().expect("it tells").first().expect("there is a machine").id.clone();
+    is(stage, &id, InstanceState::Running);
+    let calls = [
+        ProviderCall::Launch(stage.request(2)),
+        ProviderCall::Start { id: id.clone() },
+        ProviderCall::Stop { id: id.clone() },
+        ProviderCall::Terminate { id: id.clone() },
+        ProviderCall::Attach { id: id.clone(), address: "10.0.0.1".into() },
+    ];
+    for call in calls {
+        let outcome = carry_out(&*provider, &call);
+        let Provided::Failed { why, final_: true } = outcome else { panic!("{call:?}: {outcome:?}") };
+        assert!(why.contains(provider.kind()), "{why}");
+    }
+    for call in [ProviderCall::Start { id: format!("{id}7") }, ProviderCall::Stop { id: format!("{id}7") }] {
+        let Provided::Failed { why, final_: true } = carry_out(&*provider, &call) else { panic!("{call:?} was done") };
+        assert!(why.contains(&format!("{id}7")), "{why}");
+    }
+    assert_eq!(carry_out(&*provider, &ProviderCall::Terminate { id: format!("{id}7") }), Provided::Done, "it has ended already");
+    assert_eq!(provider.drift(&BTreeMap::new()).expect("it tells"), []);
+    is(stage, &id, InstanceState::Running);
 }
 
 fn who_is_unknown_is_named(stage: &impl Stage) {

@@ -3,4 +3,5 @@
 mod aws;
 mod cloud;
 mod conformance;
+mod hosts;
 mod local;

@@ -16,9 +16,10 @@ pub enum Command {
     /// The words typed before `--help`: empty for the whole.
     Help(Vec<String>),
     Version,
-    /// `image`: what a machine image needs, instead of a folder to start from.
+    /// `image`: what a machine image needs, instead of a folder to start from. `provider`: `local` or `hosts`.
     Init {
         image: bool,
+        provider: String,
     },
     Bootstrap {
         yes: bool,

@@ -45,7 +45,7 @@ fn each_line_means_its_command() {
         ("eval cluster.name", Command::Eval("cluster.name".into())),
         ("repl", Command::Repl),
         ("node drain n1", Command::NodeDrain { node: "n1".into(), off: false, wait: true }),
-        ("init --image", Command::Init { image: true }),
+        ("init --image", Command::Init { image: true, provider: "local".into() }),
         ("ca rotate --force --yes", Command::CaRotate { force: true, yes: true }),
         ("token rotate t1", Command::TokenRotate("t1".into())),
         ("node promote n1", Command::NodePrefer { node: "n1".into(), role: Role::Manager }),

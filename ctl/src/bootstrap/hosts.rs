@@ -209,7 +209,8 @@ struct Visit {
     found: Found,
 }
 
-/// Makes every one of these hosts a node that is ready or on its way to it. What takes long is done on all at once.
+/// Makes every one of these hosts a node that is ready or on its way to it. What takes long is done on all at once, and one
+/// that cannot be reached keeps nobody else from being mended.
 async fn ensure(project: &mut Project, wanted: &[Entry]) -> Result<(), Failure> {
     let mut visits = Vec::new();
     for entry in wanted {
@@ -221,28 +222,51 @@ async fn ensure(project: &mut Project, wanted: &[Entry]) -> Result<(), Failure> 
         let entry = entry.clone();
         visits.push(project.spawner.0.spawn(visit(entry, target)));
     }
+    let mut failures = Vec::new();
     let mut installs = Vec::new();
     for visit in visits {
-        let Visit { entry, machine, found } = visit.await?;
-        let (found, config) = prepare(project, &entry, &machine, found).await?;
-        touch(project, &entry)?;
-        let places = project.context.places();
-        let joins = config.is_some();
-        let host = machine.clone();
-        let work = async move { host.install(&places, &found, config).await };
-        installs.push((entry, machine, joins, project.spawner.0.spawn(work)));
+        match visit.await {
+            Ok(visit) => match begin(project, visit).await {
+                Ok(install) => installs.push(install),
+                Err(failure) => failures.push(failure),
+            },
+            Err(failure) => failures.push(failure),
+        }
     }
     let mut joining = Vec::new();
-    for (entry, machine, joins, work) in installs {
-        tell(project, &entry, &machine, work.await?);
-        if joins {
-            joining.push((entry, machine));
+    for install in installs {
+        match install.work.await {
+            Ok(installed) => {
+                tell(project, &install.entry, &install.machine, installed);
+                joining.extend(install.joins.then_some((install.entry, install.machine)));
+            }
+            Err(failure) => failures.push(failure),
         }
     }
     for (entry, machine) in joining {
-        joined(project, &entry, &machine).await?;
+        failures.extend(joined(project, &entry, &machine).await.err());
     }
-    Ok(())
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(()) };
+    failures.for_each(|other| project.progress.line(other.in_one_line()));
+    Err(first)
+}
+
+/// An installation under way.
+struct Install {
+    entry: Entry,
+    machine: Machine,
+    joins: bool,
+    work: smol::Task<Result<Installed, Failure>>,
+}
+
+async fn begin(project: &mut Project, visit: Visit) -> Result<Install, Failure> {
+    let Visit { entry, machine, found } = visit;
+    let (found, config) = prepare(project, &entry, &machine, found).await?;
+    touch(project, &entry)?;
+    let (places, joins, host) = (project.context.places(), config.is_some(), machine.clone());
+    let work = project.spawner.0.spawn(async move { host.install(&places, &found, config).await });
+    Ok(Install { entry, machine, joins, work })
 }
 
 async fn visit(entry: Entry, target: Target) -> Result<Visit, Failure> {

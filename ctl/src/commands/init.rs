@@ -11,13 +11,20 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
-const FILES: [(&str, &str); 5] = [
+type Files = [(&'static str, &'static str); 3];
+
+const LOCAL: Files = [
     ("client.js", include_str!("../../../scripts/examples/local/client.js")),
     ("cluster.js", include_str!("../../../scripts/examples/local/cluster.js")),
     ("server.js", include_str!("../../../scripts/examples/local/server.js")),
-    ("disco.d.ts", include_str!("../../../docs/disco.d.ts")),
-    (".gitignore", ".disco/\n"),
 ];
+const HOSTS: Files = [
+    ("client.js", include_str!("../../../scripts/examples/hosts/client.js")),
+    ("cluster.js", include_str!("../../../scripts/examples/hosts/cluster.js")),
+    ("hosts.js", include_str!("../../../scripts/examples/hosts/hosts.js")),
+];
+/// Whatever the provider.
+const COMMON: [(&str, &str); 2] = [("disco.d.ts", include_str!("../../../docs/disco.d.ts")), (".gitignore", ".disco/\n")];
 
 /// Beside the CA and the token in `image/`.
 const IMAGE_TOML: &str = "\
@@ -51,23 +58,28 @@ pub fn image(global: &Global, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-pub fn run(global: &Global, out: Out) -> Result<Exit, Failure> {
+pub fn run(global: &Global, out: Out, provider: &str) -> Result<Exit, Failure> {
+    let (own, next) = match provider {
+        "hosts" => (HOSTS, "list your machines in hosts.js; then `disco bootstrap` makes the cluster"),
+        _ => (LOCAL, "`disco bootstrap` makes the cluster"),
+    };
+    let files: Vec<(&str, &str)> = own.into_iter().chain(COMMON).collect();
     if let Some(folder) = &global.dir {
         fs::create_dir_all(folder).map_err(|e| Failure::broke(format!("cannot make the folder {}", folder.display())).caused_by(&e))?;
     }
     let context = Context::new(global)?;
-    let paths: Vec<PathBuf> = FILES.iter().map(|(name, _)| context.folder.join(name)).collect();
+    let paths: Vec<PathBuf> = files.iter().map(|(name, _)| context.folder.join(name)).collect();
     // All or nothing: looked at first, so that a folder in use stays as it is.
     if let Some(there) = paths.iter().find(|p| p.symlink_metadata().is_ok()) {
         return Err(Failure::no(format!("{} is there already", there.display()))
             .hint("`disco init` overwrites nothing; choose another folder with --dir"));
     }
-    for ((_, text), path) in FILES.iter().zip(&paths) {
+    for ((_, text), path) in files.iter().zip(&paths) {
         let write = || -> io::Result<()> { OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes()) };
         write().map_err(|e| Failure::broke(format!("cannot write {}", path.display())).caused_by(&e))?;
     }
-    out.say(format!("wrote {} in {}", FILES.map(|(name, _)| name).join(", "), context.folder.display()));
-    out.say("next: `disco bootstrap` makes the cluster");
+    out.say(format!("wrote {} in {}", files.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "), context.folder.display()));
+    out.say(format!("next: {next}"));
     Ok(Exit::Done)
 }
 
@@ -97,11 +109,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let global = Global { dir: Some(dir.path().join("new")), ..Global::default() };
         let out = Out { json: false, paint: crate::render::Paint::off() };
-        run(&global, out).unwrap();
+        run(&global, out, "local").unwrap();
         let client = dir.path().join("new/client.js");
         fs::write(&client, "mine").unwrap();
         fs::remove_file(dir.path().join("new/cluster.js")).unwrap();
-        let refused = run(&global, out).expect_err("client.js is there");
+        let refused = run(&global, out, "hosts").expect_err("client.js is there");
         assert_eq!(refused.exit(), Exit::No);
         assert_eq!(fs::read_to_string(client).unwrap(), "mine");
         assert!(!dir.path().join("new/cluster.js").exists());

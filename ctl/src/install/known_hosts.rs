@@ -155,6 +155,25 @@ mod tests {
     }
 
     #[test]
+    fn no_file_whatever_is_in_it_takes_long_or_breaks_the_reader() {
+        let parts =
+            ["|1|", "|", "@revoked ", "*", "?", "!", ",", " ", "\t", "=", "AAAA", "ssh-ed25519", "[h]:22", "h", "\u{fffd}", "\n", KEY];
+        // A small generator with a seed: the same files each time.
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        for _ in 0..2_000 {
+            let text: String = (0..next() % 60).map(|_| parts[next() % parts.len()]).collect();
+            look_up(&text, "h", 22);
+        }
+        let began = std::time::Instant::now();
+        look_up(&format!("{}x {KEY}", "*a".repeat(50_000)), &"a".repeat(253), 22);
+        assert!(began.elapsed().as_secs() < 1, "a pattern of many stars took {:?}", began.elapsed());
+    }
+
+    #[test]
     fn base64_is_what_ssh_writes() {
         for plain in [&b""[..], b"f", b"fo", b"foo", b"foob", &[0xff; 20]] {
             assert_eq!(from_base64(&base64(plain)).as_deref(), Some(plain));

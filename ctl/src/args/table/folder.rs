@@ -3,8 +3,13 @@
 use super::{STALE, YES, switch};
 use crate::args::{Command, Flag, Spec};
 
-const PROVIDER: Flag =
-    Flag { long: "provider", short: None, value: Some("KIND"), choices: &["local"], help: "where machines come from (default: local)" };
+const PROVIDER: Flag = Flag {
+    long: "provider",
+    short: None,
+    value: Some("KIND"),
+    choices: &["local", "hosts"],
+    help: "where machines come from (default: local)",
+};
 pub(super) const NO_WAIT: Flag = switch("no-wait", "return as soon as the cluster has taken it");
 
 pub const SPECS: &[Spec] = &[
@@ -13,8 +18,8 @@ pub const SPECS: &[Spec] = &[
         operands: &[],
         flags: &[PROVIDER, switch("image", "write image/ instead: what a machine image needs to form a cluster by starting")],
         summary: "write a starting folder",
-        about: "Writes client.js, cluster.js, disco.d.ts and .gitignore. Refuses to overwrite a file. With --image:\na new CA, a token for workers and a disco.toml to bake in (docs/membership.md).",
-        parse: |w| Ok(Command::Init { image: w.switch("image") }),
+        about: "Writes client.js, cluster.js, what they import, disco.d.ts and .gitignore. Refuses to overwrite a file. With --image:\na new CA, a token for workers and a disco.toml to bake in (docs/membership.md).",
+        parse: |w| Ok(Command::Init { image: w.switch("image"), provider: w.value("provider").unwrap_or("local").to_owned() }),
     },
     Spec {
         words: &["bootstrap"],
