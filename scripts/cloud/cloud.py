@@ -7,6 +7,7 @@ NAME=value a line, then `ready`. It ends when its standard input ends, and takes
   ADMIN_..., NOBODY_...                      of one who may do everything, and one who may do nothing
   AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL_IAM the proxy; CLOUD_ORDERS is where it takes orders (proxy.py)
   CLOUD_MOTO                                 moto itself
+  DISCO_MACHINES                             with --machines: where `machine run INSTANCE ...` finds them
   AWS_EC2_METADATA_SERVICE_ENDPOINT          the metadata service, with the role `disco`
 """
 
@@ -127,6 +128,8 @@ def main():
                 "CLOUD_PYTHON": sys.executable,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://" + imds.start((host, 0), imds.Imds("disco", issue, {"/latest/meta-data/placement/region": REGION})),
             }
+            if machines:
+                said["DISCO_MACHINES"] = str(machines.folder)
             for name, value in said.items():
                 print(f"{name}={value}")
             print("ready", flush=True)
