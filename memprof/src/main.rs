@@ -195,11 +195,12 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 fn show(outcome: &Outcome, kept: bool) {
     let is = &outcome.measured;
     eprintln!(
-        "{} {:22} {:6} footprint {}, RSS {}, anonymous {}, peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s{}{}",
+        "{} {:22} {:6} footprint {} (median {}), RSS {}, anonymous {}, peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s{}{}",
         if kept { "ok  " } else { "FAIL" },
         outcome.phase,
         outcome.who,
         megabytes(is.footprint),
+        megabytes(is.footprint_median),
         megabytes(is.rss),
         megabytes(is.anonymous),
         megabytes(is.peak),

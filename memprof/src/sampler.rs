@@ -175,6 +175,8 @@ pub struct Measured {
     pub seconds: f64,
     /// Largest footprint, bytes.
     pub footprint: u64,
+    /// The middle one of all footprints, bytes: what a moment of work in flight does not move.
+    pub footprint_median: u64,
     /// Footprint of the last sample, bytes.
     pub footprint_last: u64,
     /// What the work between two marks left behind in the footprint, bytes; 0 where no work was repeated.
@@ -207,6 +209,7 @@ impl Measured {
             samples: samples.len(),
             seconds,
             footprint: most(|sample| sample.footprint),
+            footprint_median: median(samples),
             footprint_last: last.footprint,
             growth: 0,
             rss: most(|sample| sample.root.rss),
@@ -218,6 +221,12 @@ impl Measured {
             wakeups_per_second: per_second(last.root.sleeps.saturating_sub(first.root.sleeps)),
         }
     }
+}
+
+fn median(samples: &[Sample]) -> u64 {
+    let mut footprints: Vec<u64> = samples.iter().map(|sample| sample.footprint).collect();
+    footprints.sort_unstable();
+    footprints.get(footprints.len() / 2).copied().unwrap_or_default()
 }
 
 /// Samples one process tree on a thread of its own until it is asked for the result or the tree is gone.
@@ -338,7 +347,7 @@ mod tests {
             ..Sample::default()
         };
         let measured = Measured::of(&[sample(0, 5, 100, 10), sample(1000, 9, 101, 30), sample(2000, 7, 104, 50)]);
-        assert_eq!((measured.footprint, measured.footprint_last), (9, 7));
+        assert_eq!((measured.footprint, measured.footprint_median, measured.footprint_last), (9, 7, 7));
         assert_eq!((measured.cpu_percent, measured.wakeups_per_second), (2.0, 20.0));
     }
 }

@@ -37,7 +37,8 @@ impl Drop for Program {
 }
 
 fn verdict(measured: &Measured) -> Vec<Breach> {
-    Budgets::shipped().of("idle-leader").expect("it is the first promise").judge("idle-leader", measured)
+    let budgets = Budgets::parse("[any.idle-leader]\nfootprint_max = 10_000_000\nrss_max = 6_000_000\n").expect("well formed");
+    budgets.of("idle-leader").expect("just written").judge("idle-leader", measured)
 }
 
 #[test]
