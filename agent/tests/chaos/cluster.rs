@@ -24,15 +24,14 @@ const FILLER: &str = "filler";
 /// Copies of the service that is not on every node.
 const SOME: usize = 3;
 
-const INIT_JS: &str = "export async function init() {
-    return new Cluster({ name: 'chaos', provider: await LocalProvider.init({ name: 'l' }), managers: 5 });
-}";
-
 /// Two services that do nothing, and whose processes can be told from everybody else's: by how long they sleep.
-fn configure_js() -> String {
+fn cluster_js(managers: usize) -> String {
     let marker = marker();
     format!(
-        "export function configure(cluster) {{
+        "export async function init() {{
+            return new Cluster({{ name: 'chaos', provider: await LocalProvider.init({{ name: 'l' }}), managers: {managers} }});
+        }}
+        export function configure(cluster) {{
             cluster.service('everywhere', {{ command: ['sleep', '{marker}1'], replicas: 'every-node' }});
             cluster.service('some', {{ command: ['sleep', '{marker}2'], replicas: {SOME} }});
         }}"
@@ -56,25 +55,29 @@ fn processes(argument: &str) -> BTreeSet<u32> {
 
 pub struct Cluster {
     pub ground: Ground,
+    /// How many of the five vote; the others are workers.
+    managers: usize,
     nodes: Vec<Daemon>,
     stopped: Vec<bool>,
     mounted: Vec<PathBuf>,
 }
 
 impl Cluster {
-    /// Five managers, well.
-    pub fn form(ground: Ground) -> Cluster {
-        let mut cluster = Cluster { ground, nodes: Vec::new(), stopped: vec![false; NODES], mounted: Vec::new() };
+    /// Five nodes, so many of them managers; well.
+    pub fn form(ground: Ground, managers: usize) -> Cluster {
+        let mut cluster = Cluster { ground, managers, nodes: Vec::new(), stopped: vec![false; NODES], mounted: Vec::new() };
         cluster.add("originate = true\ncluster_name = \"chaos\"\n");
         cluster.nodes[0].until("it leads", |status| status.leader.is_some());
-        let five = v1::ConfigureRequest { managers: Some(NODES as u32), ..Default::default() };
-        cluster.nodes[0].write(v1::write_request::Op::Configure(five)).expect("it leads");
+        let seats = v1::ConfigureRequest { managers: Some(managers as u32), ..Default::default() };
+        cluster.nodes[0].write(v1::write_request::Op::Configure(seats)).expect("it leads");
         for _ in 1..NODES {
             let (token, seed) = (cluster.nodes[0].token("manager"), cluster.ground.advertised(0));
             cluster.add(&format!("token = \"{token}\"\nseeds = [\"{seed}\"]\n"));
         }
-        cluster.nodes[0].until("five vote", |status| status.voters.len() == NODES && status.learners.is_empty());
-        let files = [("cluster.js".to_owned(), format!("{INIT_JS}{}", configure_js()))].into();
+        let whole = |status: &v1::Status| status.nodes.iter().filter(|n| n.state == "ready").count() == NODES;
+        cluster.nodes[0]
+            .until("all vote that should", |status| whole(status) && status.voters.len() == managers && status.learners.is_empty());
+        let files = [("cluster.js".to_owned(), cluster_js(managers))].into();
         cluster.nodes[0].write(v1::write_request::Op::ModulesPut(v1::ModulesPut { files })).expect("it leads");
         cluster.nodes[0]
             .until("the tasks run", |status| status.services.len() == 2 && status.services.iter().all(|s| s.running == s.desired));
@@ -116,6 +119,10 @@ impl Cluster {
         }
         daemon.start();
         self.nodes.push(daemon);
+    }
+
+    pub fn managers(&self) -> usize {
+        self.managers
     }
 
     pub fn name(node: usize) -> String {
@@ -231,33 +238,41 @@ impl Cluster {
     }
 
     fn is_well(&self, node: usize) -> Result<(), String> {
-        let status = wire::status(&self.door(node), PATIENCE).map_err(|status| status.to_string())?;
+        let status = match wire::status(&self.door(node), PATIENCE) {
+            Ok(status) => status,
+            // It knows that it is one, and who leads; the others say whether it is ready.
+            Err(refused) if self.managers < NODES && refused.message().contains("this node is a worker; ask node") => return Ok(()),
+            Err(refused) => return Err(refused.to_string()),
+        };
         let unready: Vec<String> =
             status.nodes.iter().filter(|n| n.state != "ready").map(|n| format!("{} is {}", n.name, n.state)).collect();
         if status.leader.is_none() || !unready.is_empty() || !status.problems.is_empty() {
             return Err(format!("leader {:?}, {unready:?}, {:?}", status.leader, status.problems));
         }
-        if status.nodes.len() != NODES || status.voters.len() != NODES || !status.learners.is_empty() {
+        if status.nodes.len() != NODES || status.voters.len() != self.managers || !status.learners.is_empty() {
             return Err(format!("{} nodes, {} voters, {} learners", status.nodes.len(), status.voters.len(), status.learners.len()));
         }
         Ok(())
     }
 
-    /// All five have applied the same entries and hold the same state. Nobody may write meanwhile.
+    /// All managers have applied the same entries and hold the same state. Nobody may write meanwhile.
     ///
     /// # Errors
     /// Two states at one index, or no common index within the promise.
     pub fn agree(&self) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            let members: Vec<v1::Member> = (0..NODES).filter_map(|node| wire::member(&self.door(node), PATIENCE).ok()).collect();
+            let members: Vec<v1::Member> = (0..NODES)
+                .filter_map(|node| wire::member(&self.door(node), PATIENCE).ok())
+                .filter(|member| member.role != "none")
+                .collect();
             let at = |m: &v1::Member| (m.applied, m.digest);
             for (this, that) in members.iter().zip(members.iter().skip(1)) {
                 if this.applied == that.applied && this.digest != that.digest {
                     return Err(format!("two states at index {}: {members:?}", this.applied));
                 }
             }
-            if members.len() == NODES && members.iter().all(|member| at(member) == at(&members[0])) {
+            if members.len() == self.managers && members.iter().all(|member| at(member) == at(&members[0])) {
                 return Ok(());
             }
             if began.elapsed() > HEALTHY_WITHIN {

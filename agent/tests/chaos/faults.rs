@@ -120,7 +120,7 @@ pub struct Plan {
 
 impl Plan {
     /// The next in the order of this seed, of those that this ground can bear.
-    pub fn draw(rng: &mut Rng, ground: &Ground) -> Plan {
+    pub fn draw(rng: &mut Rng, ground: &Ground, managers: usize) -> Plan {
         let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| ground.has_namespaces() || !kind.needs_namespaces()).collect();
         let kind = kinds[rng.below(kinds.len() as u64) as usize];
         let leader = rng.below(2) == 0;
@@ -136,7 +136,12 @@ impl Plan {
         }
         // Below and above the five seconds after which a silent node is lost, and at times the ten after which its
         // tasks move.
-        let long = if rng.below(8) == 0 { 4_000 } else { 0 };
+        let long = match rng.below(24) {
+            // A lost voter keeps its seat for half a minute; with workers there, one of them takes it then.
+            0 if managers < NODES => 32_000,
+            8 | 16 | 0 => 4_000,
+            _ => 0,
+        };
         Plan { strikes, lasts: Duration::from_millis(500 + long + rng.below(8_000)) }
     }
 
@@ -144,9 +149,10 @@ impl Plan {
         self.strikes.iter().map(|strike| strike.kind)
     }
 
-    /// Whether a majority hears each other all the time.
-    pub fn leaves_a_majority(&self) -> bool {
-        self.kinds().all(|kind| kind != Kind::KillAll)
+    /// Whether a majority of so many managers hears each other all the time.
+    pub fn leaves_a_majority(&self, managers: usize) -> bool {
+        let one = self.strikes.len() == 1 && self.kinds().all(Kind::strikes_one);
+        self.kinds().all(|kind| kind != Kind::KillAll) && (managers == NODES || one)
     }
 
     /// Whether tasks stay where they are: no node is silent for long enough to lose them.

@@ -1,7 +1,7 @@
 //! Five real daemons in a bad world: cut off, stopped, killed, slow, out of disk; and after each, everything looked at.
 //!
-//! `cargo test --test chaos -- [--rounds N] [--minutes M] [--seed N] [--play WORDS]`
-//! The plays come first, each a sentence; then rounds drawn from the seed. After each round every acknowledged write must
+//! `cargo test --test chaos -- [--rounds N] [--minutes M] [--seed N] [--managers 3|5] [--play WORDS]`
+//! With three managers two of the five are workers, who take over seats. With five, the default, the plays come first, each a sentence; then rounds drawn from the seed. After each round every acknowledged write must
 //! be there, the five states be equal, and the cluster be healthy within ten seconds of the last heal. The same seed gives
 //! the same order of faults; what the machine makes of it is its own.
 
@@ -37,6 +37,7 @@ struct Args {
     rounds: Option<u64>,
     minutes: Option<u64>,
     seed: Option<u64>,
+    managers: Option<u64>,
     play: Option<String>,
 }
 
@@ -53,9 +54,11 @@ fn main() -> ExitCode {
     }
     let seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs()));
     println!("seed {seed}");
-    let mut cluster = Cluster::form(Ground::prepare());
+    let managers = args.managers.map_or(NODES, |managers| managers as usize);
+    let mut cluster = Cluster::form(Ground::prepare(), managers);
     let writers = Writers::start(&cluster);
-    match plays::run(&mut cluster, &writers, args.play.as_deref()).and_then(|()| random(&args, seed, &mut cluster, &writers)) {
+    let played = if managers == NODES { plays::run(&mut cluster, &writers, args.play.as_deref()) } else { Ok(()) };
+    match played.and_then(|()| random(&args, seed, &mut cluster, &writers)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             for node in 0..NODES {
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
                 eprintln!("---- {} said last:\n{}", Cluster::name(node), lines[lines.len().saturating_sub(20)..].join("\n"));
             }
             eprintln!("error: {why}");
-            eprintln!("seed {seed}: cargo test --workspace --test chaos -- --seed {seed}");
+            eprintln!("seed {seed}: cargo test --workspace --test chaos -- --seed {seed} --managers {managers}");
             ExitCode::FAILURE
         }
     }
@@ -90,13 +93,13 @@ fn random(args: &Args, seed: u64, cluster: &mut Cluster, writers: &Writers) -> R
         if until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        let plan = Plan::draw(&mut rng, &cluster.ground);
+        let plan = Plan::draw(&mut rng, &cluster.ground, cluster.managers());
         let (whom, seen) = rounds::play(&plan, cluster, writers).map_err(|why| format!("round {round}, {plan}: {why}"))?;
         println!(
             "round {round}: {plan}: {whom}; {} writes, longest pause {:.2?}, healthy after {:.2?}",
             seen.told.acknowledged, seen.told.pause, seen.healthy_after
         );
-        summary.add(&plan, &seen);
+        summary.add(&plan, cluster.managers(), &seen);
     }
     if summary.rounds() > 0 {
         summary.print();
@@ -113,6 +116,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             "--rounds" => args.rounds = Some(number(value()?)?),
             "--minutes" => args.minutes = Some(number(value()?)?),
             "--seed" => args.seed = Some(number(value()?)?),
+            "--managers" => match number(value()?)? {
+                managers @ (3 | 5) => args.managers = Some(managers),
+                other => return Err(format!("three or five of the five are managers, not {other}")),
+            },
             "--play" => args.play = Some(value()?),
             // What `cargo test` hands to every test program.
             "--nocapture" | "--test-threads=1" | "--quiet" => {}

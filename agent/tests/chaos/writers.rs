@@ -29,6 +29,8 @@ use std::{
 const PACE: Duration = Duration::from_millis(40);
 /// After this long without an answer a write is repeated: longer than a node promises to take, whatever happened.
 const REPEAT_AFTER: Duration = Duration::from_secs(13);
+/// The same of a writer that has other doors to knock at.
+const KNOCK_ELSEWHERE_AFTER: Duration = Duration::from_secs(3);
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 /// Keys a writer leaves in the store; then each write is followed by the deletion of its oldest.
 const KEYS_KEPT: u64 = 500;
@@ -83,7 +85,8 @@ impl Writers {
         for node in 0..NODES {
             let writer = Writer {
                 node,
-                door: writers.doors[node].clone(),
+                doors: writers.doors.clone(),
+                pinned: cluster.managers() == NODES,
                 ledger: writers.ledger.clone(),
                 resting: writers.resting.clone(),
                 busy: writers.busy.clone(),
@@ -158,7 +161,9 @@ impl Drop for Writers {
 
 struct Writer {
     node: usize,
-    door: PathBuf,
+    doors: Vec<PathBuf>,
+    /// It knocks at its own node's door only; else, refused there, at the next one, as `disco` does.
+    pinned: bool,
     ledger: Arc<Mutex<Ledger>>,
     resting: Arc<AtomicBool>,
     busy: Arc<AtomicUsize>,
@@ -168,7 +173,8 @@ struct Writer {
 impl Writer {
     fn work(&self) {
         block_on(async |spawner| {
-            let channel = Channel::unix(spawner, self.door.clone(), wire::limits(REPEAT_AFTER));
+            let open = |door: &PathBuf| Channel::unix(spawner.clone(), door.clone(), wire::limits(self.patience()));
+            let channels: Vec<Channel> = self.doors.iter().map(open).collect();
             let mut sequence = 0;
             let mut turn = 0u64;
             while !self.ended.load(Ordering::SeqCst) {
@@ -181,12 +187,12 @@ impl Writer {
                 }
                 let (key, value) = (self.key(turn), format!("{turn} by {}", Cluster::name(self.node)).into_bytes());
                 let set = Op::KvSet(v1::KvSet { key: key.clone(), value: value.clone() });
-                if self.until_acknowledged(&channel, &mut sequence, set).await {
+                if self.until_acknowledged(&channels, &mut sequence, set).await {
                     self.ledger.lock().expect("nobody panics with it").keys.insert(key, value);
                 }
                 if let Some(oldest) = turn.checked_sub(KEYS_KEPT).map(|turn| self.key(turn)) {
                     let delete = Op::KvDelete(v1::KvDelete { key: oldest.clone() });
-                    if self.until_acknowledged(&channel, &mut sequence, delete).await {
+                    if self.until_acknowledged(&channels, &mut sequence, delete).await {
                         self.ledger.lock().expect("nobody panics with it").keys.remove(&oldest);
                     }
                 }
@@ -197,16 +203,22 @@ impl Writer {
         });
     }
 
+    fn patience(&self) -> Duration {
+        if self.pinned { REPEAT_AFTER } else { KNOCK_ELSEWHERE_AFTER }
+    }
+
     fn key(&self, turn: u64) -> String {
         format!("chaos/{}/{turn:06}", Cluster::name(self.node))
     }
 
     /// The same request again and again; `false` if the test ended first.
-    async fn until_acknowledged(&self, channel: &Channel, sequence: &mut u64, op: Op) -> bool {
+    async fn until_acknowledged(&self, channels: &[Channel], sequence: &mut u64, op: Op) -> bool {
         *sequence += 1;
         let client = u64::from(std::process::id()) << 8 | self.node as u64;
         let request = v1::WriteRequest { client, sequence: *sequence, op: Some(op) };
-        while channel.disco().write(request.clone()).await.is_err() {
+        let mut door = self.node;
+        while channels[door].disco().write(request.clone()).await.is_err() {
+            door = if self.pinned { door } else { (door + 1) % NODES };
             if self.ended.load(Ordering::SeqCst) {
                 return false;
             }

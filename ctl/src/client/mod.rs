@@ -19,7 +19,8 @@ use tonic::{Code, Response, Status};
 /// One attempt at one address. A frozen node must not eat the whole limit.
 const ATTEMPT_MAX: Duration = Duration::from_secs(4);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// No more: what one waits for here is mostly an election, and a question costs little.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// How long to go on asking.
 #[derive(Clone, Copy, Debug)]
