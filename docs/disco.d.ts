@@ -57,8 +57,28 @@ interface Host {
   port?: number;
   host_key?: string;
 }
+/** Amazon EC2. Credentials: environment, then the profile of ~/.aws, then the instance role (IMDSv2). */
+declare class AwsProvider {
+  private constructor();
+  static init(options: AwsOptions): Promise<AwsProvider>;
+  readonly name: string;
+  readonly kind: "aws";
+}
+interface AwsOptions {
+  name: string;
+  region: string;
+  /** of ~/.aws; default: AWS_PROFILE, or the environment */
+  profile?: string;
+  /** whom to ask instead of Amazon, for tests */
+  endpoint?: string;
+  /** an instance profile of yours that lets nodes launch others; default: one is made */
+  role?: string;
+  /** from where nodes may be reached, like "203.0.113.7/32"; default: from where `disco bootstrap` runs */
+  allow?: string[];
+}
 /** The other way to say it: `new Provider.Local({ name })`. */
 declare const Provider: {
+  readonly AWS: new (options: AwsOptions) => AwsProvider;
   readonly Hosts: new (options: { name: string; hosts: Host[] }) => HostsProvider;
   readonly Local: new (options: { name: string }) => LocalProvider;
 };
@@ -67,7 +87,7 @@ declare const Provider: {
 declare class Cluster {
   constructor(options: {
     name: string;
-    provider: LocalProvider | HostsProvider;
+    provider: LocalProvider | AwsProvider | HostsProvider;
     // What cluster.js says wins over client.js.
     /** voters to aim for: 1, 3, 5 or 7 (default 3; fewer while there are fewer nodes) */
     managers?: number;

@@ -2,7 +2,7 @@
 //!
 //! `.disco/` = `cluster.json` (id, name, provider), `addresses` (one host:port a line), `ca.crt`, `admin.crt`, `admin.key`,
 //! `stopped`, `pushed` (which modules the cluster was given), `lock`, `journal.jsonl` and, for the local provider, `instances/`,
-//! for the hosts provider `hosts.json`. Files are replaced whole, never written into.
+//! for the hosts provider `hosts.json`, for aws `aws.json`. Files are replaced whole, never written into.
 
 use crate::args::Global;
 use crate::install::programs::Places;
@@ -40,6 +40,11 @@ pub struct ClusterFile {
 impl ClusterFile {
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.id.parse().ok()
+    }
+
+    /// Its nodes' own addresses are of a network that this machine is not in.
+    pub fn is_elsewhere(&self) -> bool {
+        self.provider == crate::bootstrap::aws::KIND
     }
 }
 
@@ -258,6 +263,14 @@ impl Context {
     /// As writing files goes.
     pub fn write_text(&self, name: &str, text: &str) -> Result<(), Failure> {
         self.write(name, text.as_bytes(), 0o644)
+    }
+
+    /// The same, for what only its owner may read.
+    ///
+    /// # Errors
+    /// As writing files goes.
+    pub fn write_secret(&self, name: &str, text: &str) -> Result<(), Failure> {
+        self.write(name, text.as_bytes(), 0o600)
     }
 
     /// The administrator's key, if one was made.

@@ -55,8 +55,8 @@ fn mistakes_are_named_with_file_and_line() {
             "TypeError: `managers` must be one of 1, 3, 5, 7, not 2\n    at bootstrap (client.js:2:",
         ),
         (
-            "export async function bootstrap() {\n  await AwsProvider.init({ name: 'a', region: 'eu-central-1' });\n}",
-            "Error: the aws provider is not available yet in this version\n    at bootstrap (client.js:2:",
+            "export async function bootstrap() {\n  await AwsProvider.init({ name: 'a', region: 'Frankfurt' });\n}",
+            "TypeError: the aws provider's `region` must be one like \"eu-central-1\", not \"Frankfurt\"\n    at ",
         ),
         ("export function bootstrap() {\n  new Provider.Hosts({});\n}", "TypeError: the hosts provider's `name` must be"),
         (

@@ -16,7 +16,7 @@ pub enum Command {
     /// The words typed before `--help`: empty for the whole.
     Help(Vec<String>),
     Version,
-    /// `image`: what a machine image needs, instead of a folder to start from. `provider`: `local` or `hosts`.
+    /// `image`: what a machine image needs, instead of a folder to start from. `provider`: `local`, `aws` or `hosts`.
     Init {
         image: bool,
         provider: String,

@@ -3,12 +3,12 @@
 //! The first listed host originates the cluster, once; from then on every host without a node gets a token and joins. What
 //! is on a host is asked each time, so a bootstrap that was cut off goes on, and a host that lost its disk is installed anew.
 
+use super::admission::{self, FIRST_NODE_MAX, LOOK_AGAIN};
 use super::inventory::{Entry, Inventory};
 use super::options::Options;
 use super::project::Project;
-use crate::client::{Client, Patience, mismatched};
+use crate::client::{Patience, mismatched};
 use crate::commands::scale;
-use crate::identity;
 use crate::install::machine::{Found, Installed, Machine};
 use crate::install::session::Target;
 use crate::message::Failure;
@@ -20,9 +20,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub const KIND: &str = "hosts";
-/// From a started service to its control.sock and its first leader.
-const FIRST_NODE_MAX: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// A join token is used at once.
 const TOKEN_TTL_MS: u64 = 15 * 60_000;
 /// A node that only was started again is back sooner.
@@ -93,7 +90,8 @@ async fn install_first(project: &mut Project) -> Result<(), Failure> {
     };
     let config = found.cluster.is_none().then(|| config.text());
     install(project, &first, &machine, &found, config).await?;
-    admit(project, &first, &machine).await
+    let node = format!("host {}", first.address);
+    admission::through(project, &machine, &node, None, &first.node_address()).await
 }
 
 fn cluster_of(project: &mut Project) -> Result<(ClusterId, String), Failure> {
@@ -146,34 +144,6 @@ fn tell(project: &Project, entry: &Entry, machine: &Machine, installed: Installe
     };
     let what = if installed.configured { "installed" } else { "started" };
     project.progress.line(format!("host {} ({}): {program}, {what}", entry.address, machine.arch));
-}
-
-/// Asks over the new node's own door for a certificate.
-async fn admit(project: &mut Project, first: &Entry, machine: &Machine) -> Result<(), Failure> {
-    let started = Instant::now();
-    let door = machine.door(&project.context.disco()).await?;
-    let (identity, mut addresses) = loop {
-        let client = Client::through_socket(door.socket().to_owned(), &project.spawner);
-        let mut client = client.with_patience(Patience::both(Duration::from_secs(2)));
-        match identity::issue(&project.context, &mut client).await {
-            Ok(issued) => break issued,
-            Err(failure) if started.elapsed() > FIRST_NODE_MAX => {
-                let last = machine.last_words().await;
-                let told = Failure::broke(format!("the node on host {} does not come up", first.address)).because(failure.in_one_line());
-                let told = if last.is_empty() { told } else { told.because(format!("it said last:\n{last}")) };
-                return Err(told.hint("`journalctl -u disco` there says more; run `disco bootstrap` again to try again"));
-            }
-            Err(_) => async_io::Timer::after(LOOK_AGAIN).await,
-        };
-    };
-    if addresses.is_empty() {
-        addresses.push(first.node_address());
-    }
-    project.context.write_addresses(&addresses)?;
-    project.context.write_identity(&identity)?;
-    project.forget_client();
-    project.progress.line("the cluster has originated and admits us");
-    Ok(())
 }
 
 /// `cluster.scale(nodes)`: the first `nodes` listed hosts are nodes, the others are not.

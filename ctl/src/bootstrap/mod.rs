@@ -4,6 +4,8 @@
 //! way to the cluster; `steps` are the verbs themselves, `hosts` the same for machines that exist (`inventory` remembers which), `revive` starts again what was running before a power cut, `load`
 //! gives the cluster its script.
 
+pub mod admission;
+pub mod aws;
 pub mod hosts;
 pub mod inventory;
 pub mod load;

@@ -1,5 +1,6 @@
 //! Answers what a running script asks: `cluster.scale` and the like, `key.get`, `ask`.
 
+use super::aws;
 use super::hosts;
 use super::options::Options;
 use super::project::Project;
@@ -56,6 +57,7 @@ impl Ops {
         }
         match op {
             "cluster.healthy" => Ok(steps::healthy(&mut project).await?.into()),
+            verb if aws::is_meant(&project) && on_aws(verb) => self.aws(&mut project, verb, args).await,
             "cluster.start_instance" => steps::start_instance(&mut project).await,
             "cluster.attach_ip" | "cluster.primary_ip" => steps::first_address(&mut project).map(Value::from),
             "cluster.set_key_pair" if hosts::is_meant(&project) => {
@@ -75,6 +77,25 @@ impl Ops {
             "cluster.services" => Ok(status(&mut project).await?.services.iter().map(json::service).collect()),
             "key.get" | "key.set" | "key.delete" => key(&mut project, op, args).await,
             other => Err(Failure::broke(format!("`{other}` does not work in client.js"))),
+        }
+    }
+}
+
+/// What is another thing there than anywhere else.
+fn on_aws(op: &str) -> bool {
+    let verbs = ["set_key_pair", "start_instance", "attach_ip", "primary_ip", "ssh_install"];
+    op.strip_prefix("cluster.").is_some_and(|verb| verbs.contains(&verb))
+}
+
+impl Ops {
+    async fn aws(&self, project: &mut Project, op: &str, args: &Value) -> Result<Value, Failure> {
+        let text = |name: &str| args[name].as_str().unwrap_or_default();
+        match op {
+            "cluster.set_key_pair" => aws::set_key_pair(project, text("private"), text("public")).map(|()| Value::Null),
+            "cluster.start_instance" => aws::start_instance(project, args).await,
+            "cluster.attach_ip" => aws::attach_ip(project).map(Value::from),
+            "cluster.primary_ip" => aws::primary_ip(project).map(Value::from),
+            _ => aws::ssh_install(project).await.map(|()| Value::Null),
         }
     }
 }

@@ -12,11 +12,22 @@ pub struct HostOption {
     pub host_key: Option<String>,
 }
 
+/// What `AwsProvider.init({…})` said.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct AwsOptions {
+    pub region: String,
+    pub profile: Option<String>,
+    pub endpoint: Option<String>,
+    pub role: Option<String>,
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
 /// As the script host hands it over: durations in milliseconds, `replace_after` null for "never".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     pub name: String,
-    /// `local` or `hosts`.
+    /// `local`, `hosts` or `aws`.
     pub provider: String,
     value: Value,
 }
@@ -32,6 +43,12 @@ impl Options {
     /// The hosts provider's; none for other providers.
     pub fn hosts(&self) -> Vec<HostOption> {
         self.value["provider"].get("hosts").and_then(|hosts| serde_json::from_value(hosts.clone()).ok()).unwrap_or_default()
+    }
+
+    /// The aws provider's; none for other providers.
+    pub fn aws(&self) -> Option<AwsOptions> {
+        let provider = self.value.get("provider").filter(|provider| provider["kind"] == "aws")?;
+        serde_json::from_value(provider.clone()).ok()
     }
 
     /// Only the fields the script gave.

@@ -1,5 +1,6 @@
 //! One folder under work: its lock, its journal, its provider and the way to its cluster.
 
+use super::aws;
 use super::hosts;
 use super::inventory::Inventory;
 use super::options::Options;
@@ -9,9 +10,9 @@ use crate::context::{ClusterFile, Context, Lock};
 use crate::journal::{Journal, What};
 use crate::message::Failure;
 use crate::out::{Out, now_ms};
-use agent::drivers::provider::{HostsProvider, LocalProvider, Provider};
+use agent::drivers::provider::{AwsProvider, HostsProvider, LocalProvider, Provider};
 use agent::model::ids::ClusterId;
-use agent::model::instance::InstanceSeen;
+use agent::model::instance::{InstanceSeen, InstanceState};
 use agent::model::limits;
 use proto::{Spawner, v1};
 use std::time::{Duration, Instant};
@@ -49,11 +50,33 @@ pub struct Project {
     lock: Lock,
 }
 
+/// Where the machines of this folder's cluster come from.
+///
+/// # Errors
+/// What the folder remembers of them is damaged.
+pub fn provider_of(context: &Context, id: ClusterId, cluster: &ClusterFile) -> Result<Box<dyn Provider>, Failure> {
+    let name = cluster.name.clone();
+    Ok(match cluster.provider.as_str() {
+        hosts::KIND => Box::new(HostsProvider::new(Inventory::read(context)?.provider_hosts())),
+        aws::KIND => {
+            let provider = AwsProvider::new(&aws::Notes::read(context)?.config(), id, name);
+            Box::new(provider.map_err(|e| Failure::broke("cannot use AWS").caused_by(&e))?)
+        }
+        // Ending instances needs no program; starting one says what is missing.
+        _ => Box::new(LocalProvider::new(context.disco(), id, name, context.discod().unwrap_or_default())),
+    })
+}
+
 /// The folder's cluster: decided once, in the journal.
 pub struct Site {
     pub cluster: ClusterFile,
     pub journal: Journal,
     pub provider: Box<dyn Provider>,
+}
+
+/// Where this machine reaches it.
+fn reached_at(seen: InstanceSeen) -> String {
+    if seen.public_address.is_empty() { seen.address } else { seen.public_address }
 }
 
 impl Project {
@@ -117,14 +140,7 @@ impl Project {
         if self.context.cluster()?.as_ref() != Some(&cluster) {
             self.context.write_cluster(&cluster)?;
         }
-        let provider: Box<dyn Provider> = match cluster.provider.as_str() {
-            hosts::KIND => Box::new(HostsProvider::new(Inventory::read(&self.context)?.provider_hosts())),
-            // Ending instances needs no program; starting one says what is missing.
-            _ => {
-                let program = self.context.discod().unwrap_or_default();
-                Box::new(LocalProvider::new(self.context.disco(), id, cluster.name.clone(), program))
-            }
-        };
+        let provider = provider_of(&self.context, id, &cluster)?;
         self.site = Some(Site { cluster, journal, provider });
         Ok(())
     }
@@ -134,11 +150,20 @@ impl Project {
     /// # Errors
     /// client.js names another kind of provider than before, or the disk fails.
     pub fn take_options(&mut self, options: &Options) -> Result<(), Failure> {
-        self.decide(&options.name, &options.provider)?;
         if let Some(site) = self.site.as_ref().filter(|site| site.cluster.provider != options.provider) {
             let (was, is) = (&site.cluster.provider, &options.provider);
             return Err(Failure::broke(format!("this folder's cluster is on the {was} provider, but client.js says {is}"))
                 .hint("a cluster does not move; end it first with `disco destroy`"));
+        }
+        if let Some(options) = options.aws() {
+            aws::Notes::take(&self.context, options)?;
+        }
+        self.decide(&options.name, &options.provider)?;
+        if aws::is_meant(self) {
+            // What client.js says of it may be new.
+            let cluster = self.site()?.cluster.clone();
+            let id = cluster.cluster_id().expect("it was parsed before it was taken");
+            self.site()?.provider = provider_of(&self.context, id, &cluster)?;
         }
         if options.provider == hosts::KIND {
             let before = Inventory::read(&self.context)?;
@@ -157,12 +182,13 @@ impl Project {
         self.site.as_mut().ok_or_else(|| Failure::broke("there is no cluster before init() has returned it"))
     }
 
-    /// The provider's own view: what instances there are, by ordinal.
+    /// The provider's own view: what instances there are, by ordinal, ended ones left out.
     ///
     /// # Errors
     /// Their folders cannot be read.
     pub fn seen(&mut self) -> Result<Vec<InstanceSeen>, Failure> {
-        self.site()?.provider.describe().map_err(|e| Failure::broke("cannot look at the instances").caused_by(&e))
+        let seen = self.site()?.provider.describe().map_err(|e| Failure::broke("cannot look at the instances").caused_by(&e))?;
+        Ok(seen.into_iter().filter(|instance| instance.state != InstanceState::Terminated).collect())
     }
 
     /// Notes that a step is about to be taken.
@@ -202,7 +228,7 @@ impl Project {
             let mut known = self.context.addresses()?;
             // Where the provider sees instances there may be nodes, whatever was written down last.
             if let Some(seen) = self.site.as_ref().and_then(|s| s.provider.describe().ok()) {
-                known.extend(seen.into_iter().map(|i| i.address));
+                known.extend(seen.into_iter().map(reached_at));
             }
             let mut once: Vec<String> = Vec::new();
             known.into_iter().for_each(|a| {
@@ -210,7 +236,9 @@ impl Project {
                     once.push(a)
                 }
             });
-            self.client = Some(Client::with_certificate(&identity, &once, &self.spawner)?.with_patience(PATIENCE));
+            let client = Client::with_certificate(&identity, &once, &self.spawner)?.with_patience(PATIENCE);
+            let elsewhere = self.site.as_ref().is_some_and(|site| site.cluster.is_elsewhere());
+            self.client = Some(if elsewhere { client.called_from_outside() } else { client });
         }
         Ok(self.client.as_mut())
     }
@@ -247,9 +275,12 @@ impl Project {
     /// # Errors
     /// As writing files goes.
     pub fn remember(&mut self, status: &v1::Status) -> Result<(), Failure> {
-        let addresses = addresses(status);
+        let addresses = match aws::is_meant(self) {
+            true => self.seen()?.into_iter().map(reached_at).filter(|address| !address.is_empty()).collect(),
+            false => addresses(status),
+        };
         if let Some(client) = self.client()? {
-            client.know(&addresses);
+            client.reach(&addresses);
         }
         let stopped: Vec<String> = status.instances.iter().filter(|i| i.desired == "stopped").map(|i| i.id.clone()).collect();
         self.context.write_addresses(&addresses)?;

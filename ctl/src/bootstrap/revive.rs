@@ -34,7 +34,9 @@ pub async fn run(project: &mut Project) -> Result<(), Failure> {
         seen.into_iter().filter(|i| i.state != InstanceState::Running).partition(|i| stopped.contains(&i.id));
     for round in [wanted, left] {
         for instance in &round {
-            project.context.discod()?;
+            if !super::aws::is_meant(project) {
+                project.context.discod()?;
+            }
             let started = project.site()?.provider.start(&instance.id);
             started.map_err(|e| Failure::broke(format!("cannot start instance {} again", instance.id)).caused_by(&e))?;
             project.progress.line(format!("instance {} started again ({})", instance.id, host_of(&instance.address)));

@@ -1,5 +1,6 @@
 //! The verbs of client.js on the local provider. Every one may be taken again and again.
 
+use super::aws;
 use super::hosts;
 use super::options::Options;
 use super::project::Project;
@@ -138,9 +139,10 @@ pub fn host_of(address: &str) -> &str {
 pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {
     let step = format!("scale {nodes}");
     project.begin(&step)?;
-    let outcome = match hosts::is_meant(project) {
-        true => hosts::scale(project, Some(options), nodes).await,
-        false => scale_and_wait(project, options, nodes).await,
+    let outcome = match (hosts::is_meant(project), aws::is_meant(project)) {
+        (true, _) => hosts::scale(project, Some(options), nodes).await,
+        (_, true) => aws::scale(project, options, nodes).await,
+        _ => scale_and_wait(project, options, nodes).await,
     };
     project.end(&step, outcome, |()| nodes.to_string())
 }
@@ -178,7 +180,7 @@ pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
 
 async fn end_all(project: &mut Project) -> Result<(), Failure> {
     let progress = project.progress;
-    if !hosts::is_meant(project) && project.seen()?.is_empty() {
+    if !hosts::is_meant(project) && !aws::is_meant(project) && project.seen()?.is_empty() {
         return Ok(());
     }
     if let Some(client) = project.client()? {
@@ -191,6 +193,9 @@ async fn end_all(project: &mut Project) -> Result<(), Failure> {
     }
     if hosts::is_meant(project) {
         return hosts::destroy(project).await;
+    }
+    if aws::is_meant(project) {
+        return aws::destroy(project).await;
     }
     // A launch that was under way may still appear: look until there is none.
     loop {

@@ -95,6 +95,8 @@ pub struct Client {
     patience: Patience,
     client: u64,
     sequence: u64,
+    /// Nodes call each other by addresses that mean nothing here.
+    outside: bool,
 }
 
 impl Client {
@@ -114,7 +116,8 @@ impl Client {
         let (Some(identity), addresses) = (context.identity()?, context.addresses()?) else {
             return Err(Failure::no(format!("cluster `{}` was not finished", cluster.name)).hint("`disco bootstrap` continues"));
         };
-        Client::with_certificate(&identity, &addresses, spawner)
+        let client = Client::with_certificate(&identity, &addresses, spawner)?;
+        Ok(if cluster.is_elsewhere() { client.called_from_outside() } else { client })
     }
 
     /// The node behind this socket file, and no other.
@@ -133,7 +136,22 @@ impl Client {
     }
 
     fn new(spawner: &Spawner, key: Key, doors: Vec<Door>) -> Client {
-        Client { spawner: spawner.clone(), key, doors, good: 0, patience: Patience::default(), client: random(), sequence: 0 }
+        Client {
+            spawner: spawner.clone(),
+            key,
+            doors,
+            good: 0,
+            patience: Patience::default(),
+            client: random(),
+            sequence: 0,
+            outside: false,
+        }
+    }
+
+    /// From here on only who asks says where nodes are, not they themselves.
+    pub fn called_from_outside(mut self) -> Client {
+        self.outside = true;
+        self
     }
 
     pub fn with_patience(mut self, patience: Patience) -> Client {
@@ -145,8 +163,15 @@ impl Client {
         self.patience = patience;
     }
 
-    /// Takes these addresses for the cluster's, keeping the connections there are.
+    /// Takes the addresses that nodes say they have, if they are of use here.
     pub fn know(&mut self, addresses: &[String]) {
+        if !self.outside {
+            self.reach(addresses);
+        }
+    }
+
+    /// Takes these addresses for the cluster's, keeping the connections there are.
+    pub fn reach(&mut self, addresses: &[String]) {
         let Key::Certificate(tls) = &self.key else { return };
         let last_good = self.doors.get(self.good).map(|d| d.address.clone());
         let mut old = std::mem::take(&mut self.doors);

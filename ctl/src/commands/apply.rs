@@ -1,6 +1,7 @@
 //! `disco apply`: loads cluster.js and waits until what it declares runs.
 
 use super::{Desk, plan, rollout};
+use crate::bootstrap::aws;
 use crate::bootstrap::ops::ask;
 use crate::bootstrap::project::Progress;
 use crate::message::{Exit, Failure};
@@ -25,6 +26,9 @@ pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure>
     let op = write_request::Op::ModulesPut(v1::ModulesPut { files: modules.files() });
     let reply = desk.client.write(op).await.map_err(|e| e.failure(CANNOT))?;
     desk.note_pushed(&modules);
+    for line in aws::repair(&desk.context)? {
+        desk.out.say(format!("put right: {line}"));
+    }
     let document = serde_json::json!({ "index": reply.index, "changes": changes.iter().map(json::planned).collect::<Vec<_>>() });
     if !wait {
         return done(&desk, &document, &format!("gave {} to the cluster", modules.summary()));

@@ -11,14 +11,18 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
-type Files = [(&'static str, &'static str); 3];
+type Files = &'static [(&'static str, &'static str)];
 
-const LOCAL: Files = [
+const LOCAL: Files = &[
     ("client.js", include_str!("../../../scripts/examples/local/client.js")),
     ("cluster.js", include_str!("../../../scripts/examples/local/cluster.js")),
     ("server.js", include_str!("../../../scripts/examples/local/server.js")),
 ];
-const HOSTS: Files = [
+const AWS: Files = &[
+    ("client.js", include_str!("../../../scripts/examples/aws/client.js")),
+    ("cluster.js", include_str!("../../../scripts/examples/aws/cluster.js")),
+];
+const HOSTS: Files = &[
     ("client.js", include_str!("../../../scripts/examples/hosts/client.js")),
     ("cluster.js", include_str!("../../../scripts/examples/hosts/cluster.js")),
     ("hosts.js", include_str!("../../../scripts/examples/hosts/hosts.js")),
@@ -60,10 +64,11 @@ pub fn image(global: &Global, out: Out) -> Result<Exit, Failure> {
 
 pub fn run(global: &Global, out: Out, provider: &str) -> Result<Exit, Failure> {
     let (own, next) = match provider {
+        "aws" => (AWS, "set the region in client.js; then `disco bootstrap` makes the cluster, which costs money"),
         "hosts" => (HOSTS, "list your machines in hosts.js; then `disco bootstrap` makes the cluster"),
         _ => (LOCAL, "`disco bootstrap` makes the cluster"),
     };
-    let files: Vec<(&str, &str)> = own.into_iter().chain(COMMON).collect();
+    let files: Vec<(&str, &str)> = own.iter().copied().chain(COMMON).collect();
     if let Some(folder) = &global.dir {
         fs::create_dir_all(folder).map_err(|e| Failure::broke(format!("cannot make the folder {}", folder.display())).caused_by(&e))?;
     }

@@ -3,15 +3,14 @@
 use super::Desk;
 use crate::args::Global;
 use crate::bootstrap::ops::ask;
+use crate::bootstrap::project::provider_of;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::out::Out;
 use crate::render::{json, plain, status as screen};
-use agent::drivers::provider::{LocalProvider, Provider as _};
 use agent::model::instance::{InstanceDesired, InstanceSeen};
 use proto::Spawner;
 use proto::v1::{self, write_request};
-use std::path::PathBuf;
 
 const CANNOT_LIST: &str = "cannot list the instances";
 
@@ -41,11 +40,11 @@ fn from_provider(context: &Context, out: Out, failure: Failure) -> Result<Vec<v1
     let cluster = if context.socket.is_some() { None } else { context.cluster()? };
     let Some(cluster) = cluster else { return Err(failure) };
     let Some(id) = cluster.cluster_id() else { return Err(failure) };
-    let provider = LocalProvider::new(context.disco(), id, cluster.name, PathBuf::new());
+    let provider = provider_of(context, id, &cluster)?;
     let seen = provider.describe().map_err(|e| Failure::broke(CANNOT_LIST).caused_by(&e))?;
     out.say("the cluster does not answer: this is what the provider sees");
     let instance = |seen: InstanceSeen| v1::Instance {
-        address: seen.address.clone(),
+        address: if seen.public_address.is_empty() { seen.address.clone() } else { seen.public_address.clone() },
         private_address: seen.address,
         id: seen.id,
         state: seen.state.as_str().to_owned(),

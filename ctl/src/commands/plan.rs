@@ -1,6 +1,7 @@
 //! `disco plan`: what applying this folder's cluster.js would change.
 
 use super::Desk;
+use crate::bootstrap::aws;
 use crate::client::Client;
 use crate::message::{Exit, Failure};
 use crate::modules::Modules;
@@ -15,11 +16,17 @@ pub async fn run(mut desk: Desk) -> Result<Exit, Failure> {
     } else {
         desk.out.data(difference::lines(&changes, desk.out.paint))?;
     }
-    if changes.is_empty() {
+    let drift = aws::drift(&desk.context)?;
+    for line in &drift {
+        desk.out.say(format!("drift: {line}"));
+    }
+    if changes.is_empty() && drift.is_empty() {
         desk.out.say("nothing to change");
         return Ok(Exit::Done);
     }
-    desk.out.say(difference::summary(&changes));
+    if !changes.is_empty() {
+        desk.out.say(difference::summary(&changes));
+    }
     Ok(Exit::Changes)
 }
 

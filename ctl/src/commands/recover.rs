@@ -5,9 +5,9 @@
 //! Silence alone never is enough: if they come back together, there are two clusters.
 
 use super::Desk;
+use crate::bootstrap::project::provider_of;
 use crate::client::{CallError, Client, Patience};
 use crate::message::{Exit, Failure};
-use agent::drivers::provider::{LocalProvider, Provider as _};
 use agent::model::instance::InstanceState;
 use proto::{Spawner, v1};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
@@ -76,7 +76,7 @@ fn doors(desk: &Desk, spawner: &Spawner) -> Result<(Vec<Client>, Vec<String>), F
 fn confirmed_by_provider(desk: &Desk, lost: &[v1::Node]) -> Result<Option<String>, Failure> {
     let cluster = if desk.context.socket.is_some() { None } else { desk.context.cluster()? };
     let Some((cluster, id)) = cluster.and_then(|c| Some((c.clone(), c.cluster_id()?))) else { return Ok(None) };
-    let provider = LocalProvider::new(desk.context.disco(), id, cluster.name, PathBuf::new());
+    let provider = provider_of(&desk.context, id, &cluster)?;
     let seen = provider.describe().map_err(|e| Failure::broke(WHAT).caused_by(&e))?;
     let gone = |node: &v1::Node| {
         let instance = node.instance.as_deref();

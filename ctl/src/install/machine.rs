@@ -2,7 +2,7 @@
 
 use super::door::Door;
 use super::error::SshError;
-use super::programs::Places;
+use super::programs::{Places, Program};
 use super::session::{Session, Target};
 use crate::message::Failure;
 use agent::drivers::provider::unit;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A command that only looks, or moves a file.
-const QUICK: Duration = Duration::from_secs(20);
+pub(super) const QUICK: Duration = Duration::from_secs(20);
 /// 10 MB over a slow line.
 const UPLOAD_MAX: Duration = Duration::from_secs(600);
 const SETUP_MAX: Duration = Duration::from_secs(120);
@@ -146,13 +146,28 @@ impl Machine {
         Ok(installed)
     }
 
-    /// Writes a file that only root reads, under its name only when it is whole.
+    /// Writes a file that only root reads, under its name only when it is whole. A command whose `disco` was killed may
+    /// still run, so each has a file of its own on the way.
     async fn upload(&self, bytes: Vec<u8>, sha256: &str, path: &str) -> Result<(), SshError> {
         let command = format!(
-            "umask 077 && cat >{path}.part && [ \"$(sha256sum {path}.part | cut -d' ' -f1)\" = {sha256} ] && mv -f {path}.part {path} \
-             || {{ rm -f {path}.part; echo 'what arrived is not what was sent' >&2; exit 1; }}"
+            "umask 077; part={path}.part.$$; cat >$part && [ \"$(sha256sum $part | cut -d' ' -f1)\" = {sha256} ] && mv -f $part {path} \
+             || {{ rm -f $part; echo 'what arrived is not what was sent' >&2; exit 1; }}"
         );
         self.as_root(&format!("upload {path}"), &command, bytes, UPLOAD_MAX).await.map(drop)
+    }
+
+    /// Leaves a program for machines of another kind, which the node gives to them.
+    ///
+    /// # Errors
+    /// A step fails or the connection is lost.
+    pub async fn keep(&self, program: &Program) -> Result<(), SshError> {
+        let (folder, user) = (format!("{}/artifacts", unit::DATA_DIR), unit::USER);
+        let path = format!("{folder}/{}", program.sha256);
+        let look = format!("mkdir -p -m 700 {folder} && chown {user}:{user} {folder} && if [ -f {path} ]; then echo there; fi");
+        if self.as_root("make a place for programs", &look, Vec::new(), QUICK).await?.trim() != "there" {
+            self.upload(program.bytes.clone(), &program.sha256, &path).await?;
+        }
+        self.as_root("leave a program", &format!("chown {user}:{user} {path}"), Vec::new(), QUICK).await.map(drop)
     }
 
     /// The last lines the daemon said, for an error.
@@ -205,7 +220,7 @@ impl Machine {
         self.done(what, self.session.run(shell, script.into_bytes(), limit).await?)
     }
 
-    async fn as_root(&self, what: &str, command: &str, stdin: Vec<u8>, limit: Duration) -> Result<String, SshError> {
+    pub(super) async fn as_root(&self, what: &str, command: &str, stdin: Vec<u8>, limit: Duration) -> Result<String, SshError> {
         self.done(what, self.session.run(&self.wrapped(command), stdin, limit).await?)
     }
 

@@ -7,6 +7,7 @@
 
 pub mod door;
 pub mod error;
+pub mod host_key;
 pub mod known_hosts;
 pub mod machine;
 pub mod programs;

@@ -71,9 +71,9 @@ fn flags_and_variables_say_the_same_as_the_file() {
     ];
     let config = parse(&words, "").expect("well formed");
     assert_eq!(config.provider, Some(ProviderConfig::Local { root: "/p".into(), binary: "/b".into() }));
-    let config = parse(&[D], "[provider]\nkind = 'aws'\nregion = 'eu-central-1'\nendpoint = 'http://127.0.0.1:5000'").expect("well formed");
+    let there = parse(&[D], "[provider]\nkind = 'aws'\nregion = 'eu-central-1'\nendpoint = 'http://127.0.0.1:5000'").expect("well formed");
     let aws = ProviderConfig::Aws { region: "eu-central-1".into(), endpoint: Some("http://127.0.0.1:5000".into()) };
-    assert_eq!(config.provider, Some(aws));
+    assert_eq!(there.provider, Some(aws));
     assert_eq!(config.labels.len(), 2);
     assert_eq!(config.seeds, ["10.0.0.1:5080", "10.0.0.2:99", "[::1]:5080"]);
     assert!(config.detach && config.listen.is_ipv6());

@@ -133,7 +133,7 @@ if id disco >/dev/null 2>&1; then
     done
 fi
 rm -f /etc/systemd/system/disco.service /etc/systemd/system/disco.service.new /usr/local/bin/discod /usr/local/bin/.discod.new
-rm -f /usr/local/bin/.discod.new.part
+rm -f /usr/local/bin/.discod.new.part.*
 systemctl daemon-reload >/dev/null 2>&1
 rm -rf /etc/disco /var/lib/disco
 ! id disco >/dev/null 2>&1 || userdel disco >/dev/null 2>&1

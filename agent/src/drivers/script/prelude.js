@@ -106,7 +106,6 @@
   // ---- providers
 
   const inner = Symbol("made by init()");
-  const absent = (kind) => new Error(`the ${kind} provider is not available yet in this version`);
 
   class LocalProvider {
     #name;
@@ -125,13 +124,43 @@
     }
   }
 
+  let awsOf;
+
   class AwsProvider {
-    constructor() {
-      throw absent("aws");
+    #options;
+    constructor(options, made) {
+      if (made !== inner) throw new TypeError('use `await AwsProvider.init({ name: "…", region: "…" })` or `new Provider.AWS({ … })`');
+      this.#options = options;
     }
-    static async init() {
-      throw absent("aws");
+    static {
+      awsOf = (provider) => provider.#options;
     }
+    static async init(options) {
+      return new Provider.AWS(options);
+    }
+    get name() {
+      return this.#options.name;
+    }
+    get kind() {
+      return "aws";
+    }
+  }
+
+  const awsFields = ["name", "region", "profile", "endpoint", "role", "allow"];
+
+  function aws_of(given) {
+    const o = known("the aws provider", given, awsFields);
+    const options = { name: text("the aws provider's `name`", o.name), region: text("the aws provider's `region`", o.region) };
+    if (!/^[a-z0-9-]{1,32}$/.test(options.region)) throw new TypeError(`the aws provider's \`region\` must be one like "eu-central-1", not ${show(o.region)}`);
+    for (const field of ["profile", "endpoint", "role"]) if (o[field] !== undefined) options[field] = text(`the aws provider's \`${field}\``, o[field]);
+    if (o.allow !== undefined) {
+      if (!Array.isArray(o.allow) || o.allow.length === 0 || o.allow.length > 16) throw new TypeError(`the aws provider's \`allow\` must be a list of 1 to 16 ranges like "203.0.113.7/32", not ${show(o.allow)}`);
+      options.allow = o.allow.map((range) => {
+        if (typeof range !== "string" || !/^[0-9a-fA-F.:]+\/\d{1,3}$/.test(range)) throw new TypeError(`the aws provider's \`allow\` needs ranges like "203.0.113.7/32", not ${show(range)}`);
+        return range;
+      });
+    }
+    return options;
   }
 
   let hostsOf;
@@ -175,7 +204,11 @@
   }
 
   const Provider = Object.freeze({
-    AWS: AwsProvider,
+    AWS: class AWS extends AwsProvider {
+      constructor(options) {
+        super(aws_of(options), inner);
+      }
+    },
     Hosts: class Hosts extends HostsProvider {
       constructor(options) {
         known("the hosts provider", options, ["name", "hosts"]);
@@ -217,8 +250,9 @@
     const o = known("`new Cluster`", given, clusterFields);
     const has = (field) => o[field] !== undefined;
     const options = { name: text("`name` of the cluster", o.name) };
-    if (!(o.provider instanceof LocalProvider || o.provider instanceof HostsProvider)) throw new TypeError(`\`provider\` of the cluster must be a provider, like \`await LocalProvider.init({ name: "…" })\`, not ${show(o.provider)}`);
+    if (!(o.provider instanceof LocalProvider || o.provider instanceof HostsProvider || o.provider instanceof AwsProvider)) throw new TypeError(`\`provider\` of the cluster must be a provider, like \`await LocalProvider.init({ name: "…" })\`, not ${show(o.provider)}`);
     options.provider = { kind: o.provider.kind, name: o.provider.name };
+    if (o.provider instanceof AwsProvider) options.provider = { kind: "aws", ...awsOf(o.provider) };
     if (o.provider instanceof HostsProvider) options.provider.hosts = hostsOf(o.provider);
     if (has("managers")) options.managers = oneOf("`managers`", o.managers, [1, 3, 5, 7]);
     if (has("min_nodes")) options.min_nodes = integer("`min_nodes`", o.min_nodes, 1, native.nodes_max);

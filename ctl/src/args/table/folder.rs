@@ -7,7 +7,7 @@ const PROVIDER: Flag = Flag {
     long: "provider",
     short: None,
     value: Some("KIND"),
-    choices: &["local", "hosts"],
+    choices: &["local", "aws", "hosts"],
     help: "where machines come from (default: local)",
 };
 pub(super) const NO_WAIT: Flag = switch("no-wait", "return as soon as the cluster has taken it");

@@ -21,7 +21,8 @@ pub fn request(
 ) -> Result<RunInstances, ProviderError> {
     let given = |name: &str| parameters.get(name).filter(|value| !value.is_empty()).cloned();
     let needed = |name: &'static str| given(name).ok_or(ProviderError::Parameter { name, value: String::new() });
-    let mut request = RunInstances::new(needed(parameter::IMAGE)?, needed(parameter::INSTANCE_TYPE)?, operation.to_string());
+    let token = given(parameter::ATTEMPT).map_or(operation.to_string(), |attempt| format!("{operation}-{attempt}"));
+    let mut request = RunInstances::new(needed(parameter::IMAGE)?, needed(parameter::INSTANCE_TYPE)?, token);
     let size_gib = match given(parameter::DISK) {
         Some(text) => Some(text.parse().map_err(|_| ProviderError::Parameter { name: parameter::DISK, value: text })?),
         None => None,

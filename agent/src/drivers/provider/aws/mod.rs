@@ -12,7 +12,7 @@ pub mod tags;
 mod user_data;
 
 pub use sigv4_ec2;
-pub use user_data::user_data;
+pub use user_data::{section, user_data};
 
 use super::{Capabilities, Drift, First, Launched, Provider, ProviderError, first_operation};
 use crate::model::{
@@ -40,6 +40,10 @@ pub mod parameter {
     pub const ROOT_DEVICE: &str = "root_device";
     /// Of the root disk, GiB; none: as large as the image.
     pub const DISK: &str = "disk_gib";
+    /// Sets a second launch for the same decision apart, after the first was refused for good.
+    pub const ATTEMPT: &str = "attempt";
+    /// Who may log in to machines of this image.
+    pub const USER: &str = "user";
     pub const KEY_NAME: &str = "key_name";
     pub const GROUP: &str = "security_group";
     pub const SUBNET: &str = "subnet";

@@ -31,6 +31,15 @@ pub struct Wish {
     pub disk_gib: Option<u32>,
 }
 
+/// EC2 User Guide, "Default user name for AMIs".
+fn login(image_name: &str) -> &'static str {
+    let name = image_name.to_lowercase();
+    [("ubuntu", "ubuntu"), ("debian", "admin"), ("fedora", "fedora")]
+        .into_iter()
+        .find(|(part, _)| name.contains(part))
+        .map_or("ec2-user", |(_, user)| user)
+}
+
 impl AwsProvider {
     /// What everything of this cluster is called that has a name: letters that EC2 and IAM both take.
     pub fn name(&self) -> String {
@@ -56,11 +65,12 @@ impl AwsProvider {
             let what = format!("image {} is for {}, which {kind} does not run", image.id, image.architecture.as_str());
             return Err(ProviderError::Answer { what });
         }
-        let root = image.root_device.unwrap_or_else(|| "/dev/sda1".into());
+        let root = image.root_device.clone().unwrap_or_else(|| "/dev/sda1".into());
         let mut parameters: BTreeMap<String, String> = [
             (parameter::REGION, self.client.region().to_owned()),
-            (parameter::IMAGE, image.id),
+            (parameter::IMAGE, image.id.clone()),
             (parameter::ARCHITECTURE, image.architecture.as_str().to_owned()),
+            (parameter::USER, login(&image.name).to_owned()),
             (parameter::INSTANCE_TYPE, kind),
             (parameter::ROOT_DEVICE, root),
             (parameter::DISK, wish.disk_gib.unwrap_or(DISK_GIB).to_string()),

@@ -3,9 +3,12 @@
 use super::super::{AwsProvider, PORT, fault::cloud, tags};
 use crate::drivers::provider::ProviderError;
 use sigv4_ec2::{Address, Peer, Rule, SecurityGroup};
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 pub(super) const SSH: u16 = 22;
+/// Amazon's own service that says who asks.
+const CALLER: &str = "https://checkip.amazonaws.com/";
+const ASK_MAX: Duration = Duration::from_secs(10);
 
 /// The address that leads to the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub struct PublicAddress {
     /// Its name at EC2.
     pub allocation: String,
     pub ip: Ipv4Addr,
+    /// Where it leads, if anywhere.
+    pub instance: Option<String>,
 }
 
 impl AwsProvider {
@@ -70,6 +75,22 @@ impl AwsProvider {
         self.client.authorize_ingress(group, &rules).map_err(|e| cloud("open port 22", e))
     }
 
+    /// As which address this machine reaches Amazon, as a range of one.
+    ///
+    /// # Errors
+    /// Nobody tells, or what comes is no address.
+    pub fn own_address(&self) -> Result<String, ProviderError> {
+        let here = self.endpoint.as_deref().is_some_and(|endpoint| endpoint.contains("://127.") || endpoint.contains("://localhost"));
+        if here {
+            return Ok("127.0.0.1/32".into());
+        }
+        let config = ureq::Agent::config_builder().https_only(true).timeout_global(Some(ASK_MAX)).user_agent("disco").build();
+        let told = config.new_agent().get(CALLER).call().and_then(|mut answer| answer.body_mut().with_config().limit(64).read_to_string());
+        let told = told.map_err(|error| ProviderError::Answer { what: format!("{CALLER} does not tell our address: {error}") })?;
+        let address: Ipv4Addr = told.trim().parse().map_err(|_| ProviderError::Answer { what: format!("{CALLER} tells no address") })?;
+        Ok(format!("{address}/32"))
+    }
+
     /// Closes port 22, whoever was let in.
     ///
     /// # Errors
@@ -103,7 +124,7 @@ impl AwsProvider {
             self.client.release_address(&extra.allocation).map_err(|e| cloud("give back a public address", e))?;
         }
         let kept = found.remove(0);
-        Ok(PublicAddress { allocation: kept.allocation, ip: kept.public })
+        Ok(PublicAddress { allocation: kept.allocation, ip: kept.public, instance: kept.instance })
     }
 
     pub(super) fn addresses(&self) -> Result<Vec<Address>, ProviderError> {

@@ -1,0 +1,333 @@
+//! The verbs of client.js on AWS. Every one may be taken again and again: what it makes is found by its tags.
+//!
+//! `disco` makes the first machine and what stands around it, and installs it over SSH; that port is open only for this. All
+//! later machines are the leader's business. `notes` is what the folder remembers, `first` the first machine.
+
+mod first;
+mod notes;
+
+pub use first::ssh_install;
+pub use notes::Notes;
+
+use super::options::Options;
+use super::project::Project;
+use crate::client::Patience;
+use crate::commands::scale as ready;
+use crate::context::Context;
+use crate::message::Failure;
+use agent::drivers::provider::{AwsProvider, First, Launched, Provider as _, ProviderError, aws::parameter, aws::site, aws::site::Wish};
+use agent::model::instance::{InstanceSeen, InstanceState, parameter as shared};
+use proto::v1::write_request;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub const KIND: &str = "aws";
+
+/// From RunInstances to a machine with an address.
+const RUNNING_MAX: Duration = Duration::from_secs(300);
+/// A role is known everywhere only some seconds after it was made.
+const ROLE_MAX: Duration = Duration::from_secs(60);
+/// Machines that end hold their security group for a minute or two.
+const RAZED_MAX: Duration = Duration::from_secs(600);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const GIB: u64 = 1024 * 1024 * 1024;
+/// A launch that EC2 had no room for is followed by another one, under a name of its own.
+const ON_DEMAND: &str = "on-demand";
+
+pub fn is_meant(project: &Project) -> bool {
+    project.site.as_ref().is_some_and(|site| site.cluster.provider == KIND)
+}
+
+/// # Errors
+/// There is no cluster yet, or the region or endpoint is none.
+pub fn provider(project: &mut Project) -> Result<AwsProvider, Failure> {
+    let config = Notes::read(&project.context)?.config();
+    let site = project.site()?;
+    let id = site.cluster.cluster_id().expect("the journal's id was parsed before it was taken");
+    AwsProvider::new(&config, id, site.cluster.name.clone()).map_err(|e| Failure::broke("cannot use AWS").caused_by(&e))
+}
+
+/// The same without the folder's lock, for who only looks; none in a folder of another provider.
+fn of_folder(context: &Context) -> Result<Option<(AwsProvider, Notes)>, Failure> {
+    let here = if context.socket.is_some() { None } else { context.cluster()? };
+    let Some((cluster, id)) = here.filter(|cluster| cluster.provider == KIND).and_then(|c| Some((c.clone(), c.cluster_id()?))) else {
+        return Ok(None);
+    };
+    let notes = Notes::read(context)?;
+    let aws = AwsProvider::new(&notes.config(), id, cluster.name).map_err(|e| Failure::broke("cannot use AWS").caused_by(&e))?;
+    Ok(Some((aws, notes)))
+}
+
+/// What was changed behind the cluster's back, one line each.
+///
+/// # Errors
+/// AWS does not tell.
+pub fn drift(context: &Context) -> Result<Vec<String>, Failure> {
+    let Some((aws, notes)) = of_folder(context)? else { return Ok(Vec::new()) };
+    let found = aws.drift(&notes.parameters).map_err(failed("cannot see what was changed at AWS"))?;
+    Ok(found.into_iter().map(|drift| format!("{} {}", drift.what, drift.detail)).collect())
+}
+
+/// Puts right what can be, and says what that was.
+///
+/// # Errors
+/// AWS refuses.
+pub fn repair(context: &Context) -> Result<Vec<String>, Failure> {
+    let Some((aws, notes)) = of_folder(context)? else { return Ok(Vec::new()) };
+    let repaired = site::repair(&aws, &notes.parameters).map_err(failed("cannot put right what was changed at AWS"))?;
+    Ok(repaired.into_iter().map(|drift| format!("{} {}", drift.what, drift.detail)).collect())
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(ProviderError) -> Failure {
+    let what = what.into();
+    move |error| {
+        let failure = Failure::broke(what).caused_by(&error);
+        let denied = matches!(&error, ProviderError::Cloud { source, .. } if source.code().is_some_and(|code| code.is_denied()));
+        if denied { failure.hint("README.md has the policy that the account needs") } else { failure }
+    }
+}
+
+/// `cluster.set_key_pair({ private, public })`: the private key's file, and the public one's file or text.
+pub fn set_key_pair(project: &mut Project, private: &str, public: &str) -> Result<(), Failure> {
+    let place = |given: &str| match (given.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => project.context.folder.join(PathBuf::from(given)),
+    };
+    let key = place(private);
+    if !key.exists() {
+        return Err(Failure::broke(format!("there is no private key {}", key.display())).hint("`ssh-keygen -t ed25519` makes one"));
+    }
+    let line = match public.starts_with("ssh-") {
+        true => public.to_owned(),
+        false => {
+            let path = place(public);
+            std::fs::read_to_string(&path).map_err(|e| Failure::broke(format!("cannot read {}", path.display())).caused_by(&e))?
+        }
+    };
+    project.begin("set_key_pair")?;
+    let aws = provider(project)?;
+    let outcome = aws.ensure_key_pair(line.trim()).map_err(failed("cannot let EC2 know the key pair"));
+    let name = project.end("set_key_pair", outcome, String::clone)?;
+    Notes::change(&project.context, |notes| {
+        notes.key = Some(key);
+        notes.parameters.insert(parameter::KEY_NAME.into(), name.clone());
+    })?;
+    project.progress.line(format!("key pair {name} is known to EC2"));
+    Ok(())
+}
+
+/// `cluster.start_instance({ … })`: the group, the role, and the first machine, until it has an address.
+pub async fn start_instance(project: &mut Project, args: &Value) -> Result<Value, Failure> {
+    project.begin("start_instance")?;
+    let outcome = start_first(project, args).await;
+    let seen = project.end("start_instance", outcome, |seen| seen.id.clone())?;
+    let (public, private) = (host(&seen.public_address), host(&seen.address));
+    let address = if public.is_empty() { private } else { public };
+    Ok(json!({ "id": seen.id, "address": address, "private_address": private, "state": seen.state.as_str() }))
+}
+
+async fn start_first(project: &mut Project, args: &Value) -> Result<InstanceSeen, Failure> {
+    let patience = Patience { answered: Duration::from_secs(3), unreached: Duration::from_secs(1) };
+    if project.status(patience).await?.is_some() {
+        return any_instance(project);
+    }
+    let aws = provider(project)?;
+    let progress = project.progress;
+    let notes = settle(project, &aws, args)?;
+    let known = notes.first.clone();
+    let launched = launch(project, &aws, notes).await?;
+    if known.as_ref() != Some(&launched.id) {
+        progress.line(format!("instance {} is launched", launched.id));
+    }
+    Notes::change(&project.context, |notes| notes.first = Some(launched.id.clone()))?;
+    let started = Instant::now();
+    loop {
+        let seen = project.seen()?.into_iter().find(|seen| seen.id == launched.id);
+        match seen {
+            Some(seen) if seen.state == InstanceState::Running && !seen.address.is_empty() => return Ok(seen),
+            Some(seen) if seen.state == InstanceState::Stopped => {
+                aws.start(&seen.id).map_err(failed(format!("cannot start instance {}", seen.id)))?;
+            }
+            _ => {}
+        }
+        if started.elapsed() > RUNNING_MAX {
+            return Err(Failure::no(format!("instance {} does not run", launched.id))
+                .because(format!("not within {} s", RUNNING_MAX.as_secs()))
+                .hint("run `disco bootstrap` again to go on waiting"));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+/// Everything the launch is made of, decided once: image and type, group and role, and the key the machine will show.
+fn settle(project: &mut Project, aws: &AwsProvider, args: &Value) -> Result<Notes, Failure> {
+    let context = project.context.clone();
+    let mut notes = Notes::read(&context)?;
+    if !notes.parameters.contains_key(parameter::IMAGE) {
+        let resolved = aws.resolve(&wish(args)).map_err(failed("cannot decide what to launch"))?;
+        notes = Notes::change(&context, |notes| notes.parameters.extend(resolved))?;
+        let given = |name: &str| notes.parameters.get(name).cloned().unwrap_or_default();
+        let kind = given(parameter::INSTANCE_TYPE);
+        project.progress.line(format!("machines are {kind} ({}) of image {}", given(parameter::ARCHITECTURE), given(parameter::IMAGE)));
+    }
+    let group = aws.ensure_group().map_err(failed("cannot make the security group"))?;
+    let profile = match &notes.role {
+        Some(role) => role.clone(),
+        None => aws.ensure_profile().map_err(failed("cannot make the nodes' role"))?,
+    };
+    let allow = callers(aws, &notes)?;
+    aws.open_port(&group, &allow).map_err(failed("cannot open the nodes' port"))?;
+    Notes::change(&context, |notes| {
+        notes.parameters.insert(parameter::GROUP.into(), group);
+        notes.parameters.insert(parameter::PROFILE.into(), profile);
+        if notes.host_key.is_none() && notes.pinned.is_empty() {
+            let key = crate::install::host_key::HostKey::new();
+            notes.pinned = vec![key.public.clone()];
+            notes.host_key = Some(notes::KeyPair { private: key.private, public: key.public });
+        }
+    })
+}
+
+pub fn wish(args: &Value) -> Wish {
+    let text = |name: &str| args.get(name).and_then(Value::as_str).map(str::to_owned);
+    Wish {
+        image: text("image"),
+        instance_type: text("instance_type"),
+        spot: args["spot"].as_bool().unwrap_or(false),
+        disk_gib: args["disk"].as_u64().and_then(|bytes| u32::try_from(bytes.div_ceil(GIB)).ok()),
+    }
+}
+
+/// From where nodes may be reached.
+fn callers(aws: &AwsProvider, notes: &Notes) -> Result<Vec<String>, Failure> {
+    if !notes.allow.is_empty() {
+        return Ok(notes.allow.clone());
+    }
+    let own = aws.own_address().map_err(|e| {
+        Failure::broke("cannot tell from which address nodes will be reached")
+            .caused_by(&e)
+            .hint("say it: `AwsProvider.init({ …, allow: [\"203.0.113.7/32\"] })`")
+    })?;
+    Ok(vec![own])
+}
+
+async fn launch(project: &mut Project, aws: &AwsProvider, mut notes: Notes) -> Result<Launched, Failure> {
+    let started = Instant::now();
+    loop {
+        // Gone once the machine was visited: then it is there, and the launch only finds it.
+        let user_data = notes.host_key.as_ref().map(|key| {
+            let key = crate::install::host_key::HostKey { private: key.private.clone(), public: key.public.clone() };
+            key.user_data()
+        });
+        let first = First { parameters: notes.parameters.clone(), user_data: user_data.unwrap_or_default() };
+        let error = match aws.launch_first(&first) {
+            Ok(launched) => return Ok(launched),
+            // The first one had its day: others carry the cluster.
+            Err(ProviderError::Terminated { .. }) => {
+                let seen = any_instance(project)?;
+                return Ok(Launched {
+                    operation: agent::drivers::provider::first_operation(aws.cluster()),
+                    id: seen.id,
+                    address: seen.address,
+                });
+            }
+            Err(error) => error,
+        };
+        let spot = notes.parameters.get(shared::SPOT).is_some_and(|spot| spot == "true");
+        let code = if let ProviderError::Cloud { source, .. } = &error { source.code() } else { None };
+        if spot && code.is_some_and(|code| code.is_capacity()) {
+            project.progress.line(format!("no spot capacity ({}): taking one on demand", code.map_or("", |code| code.as_str())));
+            notes = Notes::change(&project.context, |notes| {
+                notes.parameters.insert(shared::SPOT.into(), "false".into());
+                notes.parameters.insert(parameter::ATTEMPT.into(), ON_DEMAND.into());
+            })?;
+            continue;
+        }
+        let young_role = !error.is_final() && error_text(&error).contains("Instance Profile") && started.elapsed() < ROLE_MAX;
+        if !young_role {
+            return Err(failed("cannot launch the first instance")(error));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+fn error_text(error: &ProviderError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The instance of the lowest ordinal that lives.
+fn any_instance(project: &mut Project) -> Result<InstanceSeen, Failure> {
+    let first = project.seen()?.into_iter().next();
+    first.ok_or_else(|| Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"))
+}
+
+/// `cluster.attach_ip()`: an address that stays, whoever leads. Until there is a leader it leads to the first machine.
+pub fn attach_ip(project: &mut Project) -> Result<String, Failure> {
+    project.begin("attach_ip")?;
+    let outcome = attach(project);
+    project.end("attach_ip", outcome, String::clone)
+}
+
+fn attach(project: &mut Project) -> Result<String, Failure> {
+    let aws = provider(project)?;
+    let address = aws.ensure_address().map_err(failed("cannot get a public address"))?;
+    let known = Notes::read(&project.context)?.parameters.get(shared::ADDRESS) == Some(&address.allocation);
+    Notes::change(&project.context, |notes| {
+        notes.parameters.insert(shared::ADDRESS.into(), address.allocation.clone());
+    })?;
+    if address.instance.is_none() {
+        let first = any_instance(project)?;
+        aws.attach(&first.id, &address.allocation).map_err(failed("cannot attach the public address"))?;
+    }
+    if !known {
+        project.progress.line(format!("public address {} leads to the cluster", address.ip));
+    }
+    Ok(address.ip.to_string())
+}
+
+/// `cluster.primary_ip()`: the attached address, or the first machine's own.
+pub fn primary_ip(project: &mut Project) -> Result<String, Failure> {
+    let aws = provider(project)?;
+    if Notes::read(&project.context)?.parameters.contains_key(shared::ADDRESS) {
+        let address = aws.ensure_address().map_err(failed("cannot look for the public address"))?;
+        return Ok(address.ip.to_string());
+    }
+    let seen = any_instance(project)?;
+    Ok(host(if seen.public_address.is_empty() { &seen.address } else { &seen.public_address }).to_owned())
+}
+
+/// Tells the cluster what launches are made of, and how many nodes are wanted; then the leader works and we watch.
+pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {
+    let launch = Notes::read(&project.context)?.parameters;
+    let progress = project.progress;
+    let configure = proto::v1::ConfigureRequest { launch: launch.into_iter().collect(), ..options.configure() };
+    let client = project.cluster_client()?;
+    let configured = client.write(write_request::Op::Configure(configure)).await;
+    configured.map_err(|e| e.failure("the cluster does not take its options"))?;
+    ready::set(client, nodes).await.map_err(|e| e.failure(format!("cannot scale to {nodes}")))?;
+    let reached = ready::until_ready(client, nodes, |words| progress.line(words)).await;
+    project.remember(&reached.map_err(|e| e.failure(nodes))?)
+}
+
+/// Ends the machines, then gives back and removes everything that bears the cluster's tag.
+pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
+    let aws = provider(project)?;
+    let progress = project.progress;
+    let started = Instant::now();
+    loop {
+        let razed = aws.raze(&mut |line| progress.line(line));
+        if razed.map_err(|e| failed("cannot remove everything")(e).hint("run `disco destroy` again"))? {
+            return Ok(());
+        }
+        if started.elapsed() > RAZED_MAX {
+            return Err(Failure::no("not everything is gone yet").because("machines are still ending").hint("run `disco destroy` again"));
+        }
+        async_io::Timer::after(LOOK_AGAIN).await;
+    }
+}
+
+/// Without the port.
+fn host(address: &str) -> &str {
+    super::steps::host_of(address)
+}

@@ -1,0 +1,169 @@
+//! The test cloud with machines, and the folder of `scripts/examples/aws` to be bootstrapped into it.
+
+use agent::drivers::provider::aws::sigv4_ec2::{Address, Client, Credentials, Filter, Instance};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// What a person's shell may hold that must not reach the test.
+const FOREIGN: [&str; 4] = ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "SSH_AUTH_SOCK"];
+
+/// Ends with its standard input, and so with us.
+pub struct Cloud {
+    child: Child,
+    input: Option<ChildStdin>,
+    said: BTreeMap<String, String>,
+}
+
+impl Cloud {
+    pub fn start() -> Cloud {
+        let up = Path::new(TOP).join("scripts/cloud/up");
+        let started = Command::new(up).arg("--machines").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = started.expect("scripts/cloud/up needs python3 and root");
+        let mut said = BTreeMap::new();
+        for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
+            match line.expect("it prints text").split_once('=') {
+                Some((name, value)) => said.insert(name.to_owned(), value.to_owned()),
+                None => break,
+            };
+        }
+        let input = child.stdin.take();
+        assert!(said.contains_key("AWS_ENDPOINT_URL_EC2"), "the test cloud does not start: {said:?}");
+        Cloud { child, input, said }
+    }
+
+    /// Of somebody who may do everything, and sees everything at once.
+    pub fn client(&self) -> Client {
+        let said = |name: &str| self.said[name].clone();
+        let credentials = Credentials::new(said("ADMIN_ACCESS_KEY_ID"), said("ADMIN_SECRET_ACCESS_KEY"), None);
+        let client = Client::builder(said("AWS_REGION")).endpoint(said("AWS_ENDPOINT_URL_EC2")).credentials(credentials);
+        client.build().expect("the cloud says good addresses")
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with the example and a key of its own.
+pub struct Project<'a> {
+    cloud: &'a Cloud,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Project<'a> {
+    pub fn new(cloud: &'a Cloud) -> Project<'a> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["client.js", "cluster.js"] {
+            let from = Path::new(TOP).join("scripts/examples/aws").join(name);
+            std::fs::copy(from, folder.path().join(name)).expect("the example is there");
+        }
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.path().join("key")).status();
+        assert!(made.expect("ssh-keygen is installed").success());
+        Project { cloud, folder }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_disco"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL_IAM"] {
+            command.env(name, &self.cloud.said[name]);
+        }
+        command.env("SSH_KEY", "key");
+        command
+    }
+
+    /// What it said, on stderr.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let Output { status, stderr, .. } = self.command(args).output().expect("disco starts");
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success(), "disco {args:?}:\n{said}\n{}", self.tell());
+        said
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        let output = self.command(&["status", "--json"]).output().expect("disco starts");
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    pub fn ready(&self) -> usize {
+        let Some(status) = self.status() else { return 0 };
+        status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| node["state"] == "ready").count())
+    }
+
+    pub fn ready_managers(&self) -> usize {
+        let Some(status) = self.status() else { return 0 };
+        let votes = |node: &&Value| node["state"] == "ready" && node["role"] == "manager";
+        status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(votes).count())
+    }
+
+    /// The instance of the node that leads.
+    pub fn leader(&self) -> Option<String> {
+        let status = self.status()?;
+        let node = status["nodes"].as_array()?.iter().find(|node| node["leader"] == true)?;
+        Some(node["instance"].as_str()?.to_owned())
+    }
+
+    pub fn disco_folder(&self) -> PathBuf {
+        self.folder.path().join(".disco")
+    }
+
+    fn cluster(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.disco_folder().join("cluster.json")).ok()?;
+        let value: Value = serde_json::from_str(&text).ok()?;
+        Some(value["id"].as_str()?.to_owned())
+    }
+
+    fn ours(&self) -> Vec<Filter> {
+        vec![Filter::tag("disco:cluster-id", self.cluster().expect("it was bootstrapped"))]
+    }
+
+    pub fn instances(&self) -> Vec<Instance> {
+        let found = self.cloud.client().describe_instances(&[], &self.ours()).expect("EC2 answers");
+        found.into_iter().filter(|instance| !instance.state.is_gone()).collect()
+    }
+
+    pub fn addresses(&self) -> Vec<Address> {
+        self.cloud.client().describe_addresses(&self.ours()).expect("EC2 answers")
+    }
+
+    /// Instances, groups, key pairs and addresses of this cluster.
+    pub fn possessions(&self) -> [usize; 4] {
+        let client = self.cloud.client();
+        let groups = client.describe_security_groups(&[], &self.ours()).expect("EC2 answers").len();
+        let keys = client.describe_key_pairs(&[], &self.ours()).expect("EC2 answers").len();
+        [self.instances().len(), groups, keys, self.addresses().len()]
+    }
+
+    /// Whether anybody may reach port 22.
+    pub fn is_open_for_ssh(&self) -> bool {
+        let groups = self.cloud.client().describe_security_groups(&[], &self.ours()).expect("EC2 answers");
+        groups.iter().flat_map(|group| &group.ingress).any(|rule| rule.ports.is_none_or(|(first, last)| first <= 22 && last >= 22))
+    }
+
+    pub fn until(&self, what: &str, bound: Duration, mut look: impl FnMut() -> bool) {
+        let deadline = Instant::now() + bound;
+        while !look() {
+            assert!(Instant::now() < deadline, "not within {bound:?}: {what}\n{}", self.tell());
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+
+    /// For somebody who reads why a test failed.
+    pub fn tell(&self) -> String {
+        let output = self.command(&["status"]).output().expect("disco starts");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
