@@ -59,6 +59,44 @@ impl Cloud {
         let client = Client::builder(said("AWS_REGION")).endpoint(said("AWS_ENDPOINT_URL_EC2")).credentials(credentials);
         client.build().expect("the cloud says good addresses")
     }
+
+    /// Every instance there ever was, from moto itself: nothing lags there.
+    pub fn instances(&self) -> Vec<Instance> {
+        let said = |name: &str| self.said[name].clone();
+        let credentials = Credentials::new(said("ADMIN_ACCESS_KEY_ID"), said("ADMIN_SECRET_ACCESS_KEY"), None);
+        let client = Client::builder(said("AWS_REGION")).endpoint(said("CLOUD_MOTO")).credentials(credentials);
+        client.build().expect("the cloud says good addresses").describe_instances(&[], &[]).expect("moto answers")
+    }
+
+    /// Tells the proxy something (see scripts/cloud/proxy.py).
+    pub fn order(&self, method: &str, path: &str, body: &str) -> String {
+        let url = format!("{}{path}", self.said["CLOUD_ORDERS"]);
+        let answer = match method {
+            "GET" => ureq::get(&url).call(),
+            "DELETE" => ureq::delete(&url).call(),
+            _ => ureq::post(&url).send(body),
+        };
+        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        answer.body_mut().read_to_string().expect("the proxy answers")
+    }
+
+    /// Requests of an action that the proxy saw since the last `DELETE /log`.
+    pub fn seen(&self, action: &str) -> Vec<Value> {
+        let log: Vec<Value> = serde_json::from_str(&self.order("GET", "/log", "")).expect("the log is JSON");
+        log.into_iter().filter(|entry| entry["action"] == action).collect()
+    }
+
+    /// Kills discod on an instance; its service manager starts it again.
+    pub fn kill_daemon(&self, instance: &str) {
+        const KILL: &str = r#"for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" != /usr/local/bin/discod ] || { kill -9 ${p#/proc/} && echo killed; }; done"#;
+        let machine = Path::new(TOP).join("scripts/cloud/machine");
+        let run = Command::new(machine)
+            .args(["run", instance, "--", "sh", "-c", KILL])
+            .env("DISCO_MACHINES", &self.said["DISCO_MACHINES"])
+            .output();
+        let output = run.expect("machines need root");
+        assert!(output.stdout.starts_with(b"killed"), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 impl Drop for Cloud {
@@ -105,6 +143,14 @@ impl<'a> Project<'a> {
         let said = String::from_utf8_lossy(&stderr).into_owned();
         assert!(status.success(), "disco {args:?}:\n{said}\n{}", self.tell());
         said
+    }
+
+    pub fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(file)).expect("it is in the folder")
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.folder.path().join(file), text).expect("the folder is ours");
     }
 
     pub fn status(&self) -> Option<Value> {

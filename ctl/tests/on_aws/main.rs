@@ -2,6 +2,7 @@
 //! and a user-data runner. Needs root.
 
 mod cloud;
+mod killed;
 
 use agent::drivers::provider::aws::sigv4_ec2::{Filter, Peer, Rule};
 use cloud::{Cloud, Project};

@@ -94,6 +94,8 @@ fn the_example_does_what_its_first_lines_say() {
     let run = |words: &[&str]| {
         let mut command = std::process::Command::new(&program);
         command.args(words).env_clear().envs(cloud.said);
+        command.env("AWS_ACCESS_KEY_ID", cloud.said("ADMIN_ACCESS_KEY_ID"));
+        command.env("AWS_SECRET_ACCESS_KEY", cloud.said("ADMIN_SECRET_ACCESS_KEY"));
         let output = command.output().unwrap_or_else(|error| panic!("build it first (cargo build --example ec2): {error}"));
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("it prints text")

@@ -63,15 +63,16 @@ impl Cloud {
         log.into_iter().filter(|entry| entry["action"] == action).collect()
     }
 
-    /// A client of the user whose keys have this prefix; `AWS` may do what the policy says.
+    /// A client of the user whose keys have this prefix; `AWS` may do what a cluster needs (scripts/cloud/policy.json).
     pub fn client_of(&self, user: &str, clock: &Arc<TestClock>) -> Client {
         let said = |name: &str| self.said(&format!("{user}_{name}"));
         let credentials = Credentials::new(said("ACCESS_KEY_ID"), said("SECRET_ACCESS_KEY"), None);
         self.builder(clock).credentials(credentials).build().expect("the settings are good")
     }
 
+    /// Of somebody who may do everything.
     pub fn client(&self) -> Client {
-        self.client_of("AWS", &TestClock::at(0))
+        self.client_of("ADMIN", &TestClock::at(0))
     }
 
     pub fn builder(&self, clock: &Arc<TestClock>) -> sigv4_ec2::Builder {
