@@ -126,7 +126,7 @@ fn helpers(root: u32) -> Vec<u32> {
     let mut open = vec![root];
     while let Some(parent) = open.pop() {
         for (pid, stat) in children.get(&parent).into_iter().flatten() {
-            let ours = stat.session == root_stat.session || is_executor(*pid);
+            let ours = (stat.session == root_stat.session && !is_other_node(root, *pid)) || is_executor(*pid);
             if ours && found.len() < TREE_MAX {
                 found.push(*pid);
                 open.push(*pid);
@@ -134,6 +134,13 @@ fn helpers(root: u32) -> Vec<u32> {
         }
     }
     found
+}
+
+/// A `discod` from another file is an instance that this one is starting, which has no session of its own yet; it is
+/// sampled by itself.
+fn is_other_node(root: u32, pid: u32) -> bool {
+    let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    program(pid).is_some_and(|exe| exe.ends_with("discod") && Some(&exe) != program(root).as_ref())
 }
 
 fn is_executor(pid: u32) -> bool {
