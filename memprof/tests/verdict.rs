@@ -37,7 +37,7 @@ impl Drop for Program {
 }
 
 fn verdict(measured: &Measured) -> Vec<Breach> {
-    let budgets = Budgets::parse("[any.idle-leader]\nfootprint_max = 10_000_000\nrss_max = 6_000_000\n").expect("well formed");
+    let budgets = Budgets::parse("[any.idle-leader]\nfootprint_max = 10_000_000\nrss_max = 10_000_000\n").expect("well formed");
     budgets.of("idle-leader").expect("just written").judge("idle-leader", measured)
 }
 
