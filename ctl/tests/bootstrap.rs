@@ -161,6 +161,17 @@ fn one_command_makes_three_managers_and_another_leaves_nothing() {
     ok(&project, &format!("node promote {name}"));
     assert!(ok(&project, &format!("node inspect {name}")).contains("manager, by hand"));
 
+    let ca = |project: &Cluster| fs::read_to_string(project.dir().join(".disco/ca.crt")).expect("the disk works");
+    let old = ca(&project);
+    assert!(said(&run(&project, "ca rotate")).contains("there is no terminal to ask at"));
+    let rotated = said(&run(&project, "ca rotate --yes"));
+    assert!(rotated.contains("every node has a new certificate, and so has this folder"), "{rotated}");
+    let new = ca(&project);
+    assert!(new != old && new.matches("BEGIN CERTIFICATE").count() == 1, "only the new one is believed: {new}");
+    ok(&project, "kv set a/c again");
+    let events = ok(&project, "events");
+    assert!(["ca.introduced", "ca.certifying", "ca.replaced"].iter().all(|event| events.contains(event)), "{events}");
+
     ok(&project, "scale 1");
     let seen = status(&project);
     assert_eq!(seen["nodes"].as_array().map(Vec::len), Some(1), "{seen}");

@@ -139,6 +139,8 @@ fn a_lost_majority_is_named_and_the_cluster_goes_on_without_it_only_when_that_is
     let done = project.disco(&["recover"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     assert!(text(&done.stderr).contains("the provider confirms it"), "{}", text(&done.stderr));
+    let journal = std::fs::read_to_string(project.path().join(".disco/journal.jsonl")).expect("it is there");
+    assert!(journal.contains(r#""record":"done","step":"recover","result":""#), "{journal}");
     project.wait_for_managers(3, Duration::from_secs(60));
     assert_eq!(project.ok(&["kv", "get", "k"]), "v\n");
     assert!(lost.iter().all(|(instance, _)| project.pid(instance).is_none()), "in new instances");

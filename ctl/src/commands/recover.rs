@@ -7,7 +7,9 @@
 use super::Desk;
 use crate::bootstrap::project::provider_of;
 use crate::client::{CallError, Client, Patience};
+use crate::journal::{Journal, What};
 use crate::message::{Exit, Failure};
+use crate::out::now_ms;
 use agent::model::instance::InstanceState;
 use proto::{Spawner, v1};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
@@ -15,6 +17,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const WHAT: &str = "cannot recover the cluster";
+/// In the journal.
+const STEP: &str = "recover";
 /// Of one node; a longer silence is taken for one.
 const PATIENCE: Patience = Patience { unreached: Duration::from_secs(2), answered: Duration::from_secs(12) };
 const CONSENT_BYTES_MAX: u64 = 256;
@@ -49,13 +53,44 @@ pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> 
     } else if !consented(&mut desk, spawner, consent, &asked[place]).await? {
         return Err(Failure::no("nothing was changed").hint("give the cluster's name with --consent if the lost managers never come back"));
     }
-    let done = doors[place].recover(lost.into_iter().map(|n| n.id).collect()).await.map_err(|e| e.failure(WHAT))?;
+    let mut note = Note::begin(&desk, &survivor.name, &names)?;
+    let done = match doors[place].recover(lost.into_iter().map(|n| n.id).collect()).await {
+        Ok(done) => done,
+        Err(error) => {
+            let failure = error.failure(WHAT);
+            note.end(What::Failed { step: STEP.into(), why: failure.in_one_line() })?;
+            return Err(failure);
+        }
+    };
+    note.end(What::Done { step: STEP.into(), result: format!("{} goes on from index {}", survivor.name, survivor.last_index) })?;
     if desk.out.json {
         desk.out.document(&serde_json::json!({ "node": survivor.node, "last_index": survivor.last_index, "index": done.index }))?;
     } else {
         desk.out.say(format!("{} goes on alone; the others join it again by themselves", survivor.name));
     }
     Ok(Exit::Done)
+}
+
+/// The folder's journal, if this is done from a folder: what was given up is on disk before it is.
+struct Note(Option<Journal>);
+
+impl Note {
+    fn begin(desk: &Desk, survivor: &str, lost: &[String]) -> Result<Note, Failure> {
+        let path = desk.context.file("journal.jsonl");
+        if desk.context.socket.is_some() || !path.exists() {
+            return Ok(Note(None));
+        }
+        let journal = Journal::open(&path).map_err(|e| Failure::broke(WHAT).caused_by(&e))?;
+        let mut note = Note(Some(journal));
+        note.end(What::Begin { step: STEP.into() })?;
+        note.end(What::Done { step: format!("{STEP}: consent"), result: format!("{survivor} goes on without {}", lost.join(", ")) })?;
+        Ok(note)
+    }
+
+    fn end(&mut self, what: What) -> Result<(), Failure> {
+        let Some(journal) = &mut self.0 else { return Ok(()) };
+        journal.write(now_ms(), what).map_err(|e| Failure::broke(WHAT).caused_by(&e))
+    }
 }
 
 /// One client a node: each answers for itself.
