@@ -68,6 +68,8 @@ fn a_new_authority_takes_over_while_nodes_write_restart_and_join() {
     nodes[2].set("k", "v").expect("nothing was interrupted");
 
     nodes[0].write(advance("certifying")).expect("all are ready");
+    nodes[0].until("all show them", |status| waits(status) == Some(("showing".into(), 0)));
+    nodes[0].write(advance("showing")).expect("all are ready");
     until("only the new one is believed", BOUND, || nodes.iter().all(|node| trusted(node) == [new.clone()]).then_some(()));
     until("and shown", BOUND, || nodes.iter().all(|node| certificates(node) == 1).then_some(()));
     let keyring = KeyFiles::new(&nodes[1].data()).keyring().expect("the disk works").expect("it is a manager");
@@ -116,7 +118,7 @@ fn a_rotation_survives_the_leader_and_waits_for_absent_managers() {
     let other = (led + 1) % 3;
     nodes[other].until("another leads", |status| status.leader.as_ref().is_some_and(|now| *now != leader));
     nodes[led].start();
-    for stage in ["introduced", "certifying"] {
+    for stage in ["introduced", "certifying", "showing"] {
         let wanted = |status: &v1::Status| status.ca.as_ref().is_some_and(|ca| ca.stage == stage && ca.waits_for.is_empty());
         nodes[other].until(stage, wanted);
         nodes[other].write(advance(stage)).expect("all are ready");

@@ -1,9 +1,9 @@
 //! One certificate authority that gives way to another.
 //!
 //! First every node learns to believe the new one (`Introduced`), then each gets a second certificate, signed by it
-//! (`Certifying`), then the old one is dropped. Servers show the old certificate until the end, callers the new one as
-//! soon as they have it: whoever believes both gets through to everybody, and so does a joiner or an administrator who
-//! knows the old one only.
+//! (`Certifying`), then servers show that one (`Showing`), then the old one is dropped. Callers show the new one as soon as
+//! they have it. So a node that is one step behind or ahead of another gets through to it, and until `Showing` so does a
+//! joiner or an administrator who knows the old one only.
 
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
@@ -18,6 +18,9 @@ pub enum Stage {
     /// Nodes get certificates from it.
     #[n(1)]
     Certifying,
+    /// Servers show those, and new tokens name it: it is the CA in force.
+    #[n(2)]
+    Showing,
 }
 
 impl Stage {
@@ -25,6 +28,7 @@ impl Stage {
         match self {
             Stage::Introduced => "introduced",
             Stage::Certifying => "certifying",
+            Stage::Showing => "showing",
         }
     }
 }
@@ -32,7 +36,7 @@ impl Stage {
 /// The change under way, replicated.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Rotation {
-    /// The new CA's certificate, DER.
+    /// The certificate (DER) of the CA that is not in force: the new one, and from `Showing` on the old one.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub ca: Vec<u8>,
     #[n(1)]
@@ -42,7 +46,7 @@ pub struct Rotation {
 /// Whom a node is to believe, and who is to sign its certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Authorities {
-    /// CA certificates (DER), the newest last; servers show what the first one signed. Empty: not known here (yet).
+    /// CA certificates (DER), the newest last. Empty: not known here (yet).
     #[n(0)]
     pub trusted: Vec<Certificate>,
     /// The last one is to sign this node's certificate as well.
@@ -51,6 +55,9 @@ pub struct Authorities {
     /// Grows with every step, so that nobody goes back to what was true before.
     #[n(2)]
     pub version: u64,
+    /// Servers show what the last one signed; else what the first one did.
+    #[n(3)]
+    pub show_newest: bool,
 }
 
 /// DER.
@@ -67,6 +74,9 @@ pub struct Papers {
     /// The newest CA that signed it a certificate.
     #[n(1)]
     pub certified: u64,
+    /// The CA that signed what its server shows.
+    #[n(2)]
+    pub shows: u64,
 }
 
 /// Keys that are to take the place of those in a keyring, once their CA does.

@@ -27,7 +27,8 @@ pub fn play_in(world: &mut World) {
         return;
     }
     match world.rng.below(8) {
-        0 => an_agent_is_away(world),
+        // Nor is there an update whose time may be over by the clock of the next leader.
+        0 if world.workload.blocked == 0 => an_agent_is_away(world),
         1 if world.workload.blocked == 0 => a_node_comes(world),
         // What an update still waits to replace may be replaced while it does not run.
         2 if world.workload.blocked == 0 => too_few_nodes(world, BelowMin::Stop),

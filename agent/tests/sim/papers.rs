@@ -1,7 +1,7 @@
 //! Certificates as far as they matter here: who believes whom, while one authority gives way to another.
 //!
-//! It is the daemon's `Trust` in short: durable, never back to what was believed before, servers show the oldest
-//! certificate that is believed and callers the newest. Machines that do not believe each other exchange nothing, so a
+//! It is the daemon's `Trust` in short: durable, never back to what was believed before, servers show what they are to
+//! and callers the newest. Machines that do not believe each other exchange nothing, so a
 //! change that went ahead of somebody shows as a cluster that does not come to rest.
 
 use crate::{
@@ -38,6 +38,9 @@ impl Held {
     }
 
     fn shown(&self) -> Option<&Certificate> {
+        if self.known.show_newest {
+            return self.presented();
+        }
         self.known.trusted.iter().find(|ca| self.certified.contains(ca))
     }
 
@@ -51,7 +54,7 @@ impl Held {
 
     fn papers(&self) -> Papers {
         let mark = |ca: Option<&Certificate>| ca.map_or(0, |ca| token::ca_mark(&ca.0));
-        Papers { believes: mark(self.known.trusted.last()), certified: mark(self.presented()) }
+        Papers { believes: mark(self.known.trusted.last()), certified: mark(self.presented()), shows: mark(self.shown()) }
     }
 
     fn wants_certificate(&self) -> bool {
@@ -134,7 +137,9 @@ impl World {
         let Some(replica) = self.replica(host) else { return };
         let Some(rotation) = &replica.state().rotation else { return };
         let Some(keyring) = &self.machines[host].disk.keyring else { return };
-        let holds = self.workload.can_sign(keyring, &rotation.ca);
+        // Of the old one it may never have had it: who comes late gets the keyring as it is then.
+        let new = if rotation.stage == Stage::Showing { &replica.state().ca } else { &rotation.ca };
+        let holds = self.workload.can_sign(keyring, new);
         assert!(holds, "violation: n{host} has applied {} and lacks the keys of the CA that takes over", replica.applied());
     }
 
@@ -177,7 +182,7 @@ impl World {
     }
 
     pub fn count_stage(&mut self, from: Stage) {
-        if from == Stage::Certifying {
+        if from == Stage::Showing {
             self.counts.add(Count::AuthoritiesReplaced);
         }
     }

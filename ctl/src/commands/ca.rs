@@ -19,7 +19,6 @@ const WHAT: &str = "cannot replace the certificate authority";
 /// For all nodes to be ready for the next stage: those that are there take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(250);
-const LAST_STAGE: &str = "certifying";
 
 pub async fn rotate(mut desk: Desk, spawner: &Spawner, force: bool, yes: bool) -> Result<Exit, Failure> {
     let status = desk.client.status(false).await.map_err(|e| e.failure(WHAT))?;
@@ -50,11 +49,13 @@ async fn lead(desk: &mut Desk, spawner: &Spawner, progress: &Progress, force: bo
         let waits = change.waits_for.join(", ");
         let late = began.elapsed() > PATIENCE;
         if waits.is_empty() || force && late {
-            if change.stage == LAST_STAGE {
-                certify(desk, spawner).await?;
-                progress.line("every node has a new certificate, and so has this folder");
-            } else {
-                progress.line("every node believes the new authority");
+            match change.stage.as_str() {
+                "introduced" => progress.line("every node believes the new authority"),
+                "certifying" => {
+                    certify(desk, spawner).await?;
+                    progress.line("every node has a new certificate, and so has this folder");
+                }
+                _ => progress.line("every node shows its new certificate"),
             }
             let advance = v1::CaAdvance { from: change.stage, force: force && late };
             index = desk.client.write(Op::CaAdvance(advance)).await.map_err(|e| e.failure(WHAT))?.index;

@@ -87,7 +87,7 @@ pub fn report(request: v1::ReportRequest, from: NodeId) -> Result<Report, Status
         member: member(request.member),
         tasks: records("tasks", &request.tasks)?,
         round_trip_ms: request.round_trip_ms,
-        papers: Papers { believes: request.believes, certified: request.certified },
+        papers: Papers { believes: request.believes, certified: request.certified, shows: request.shows },
     })
 }
 
@@ -174,7 +174,10 @@ fn role(text: &str) -> Result<Role, Status> {
 }
 
 fn stage(text: &str) -> Result<Stage, Status> {
-    [Stage::Introduced, Stage::Certifying].into_iter().find(|stage| stage.as_str() == text).ok_or_else(|| invalid("from", text))
+    [Stage::Introduced, Stage::Certifying, Stage::Showing]
+        .into_iter()
+        .find(|stage| stage.as_str() == text)
+        .ok_or_else(|| invalid("from", text))
 }
 
 fn desired(text: &str) -> Result<InstanceDesired, Status> {
@@ -276,6 +279,7 @@ pub fn report_out(report: &Report) -> v1::ReportRequest {
         round_trip_ms: report.round_trip_ms,
         believes: report.papers.believes,
         certified: report.papers.certified,
+        shows: report.papers.shows,
     }
 }
 

@@ -111,7 +111,7 @@ impl KeyFiles {
         let trusted = all(CA, &text)?.into_iter().map(Certificate).collect();
         let version = text.strip_prefix(VERSION.as_bytes()).and_then(|rest| rest.split(|byte| *byte == b'\n').next());
         let version = version.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0);
-        Ok((all(CERTIFICATE, &self.required(CERTIFICATE)?)?, Authorities { trusted, certify: false, version }))
+        Ok((all(CERTIFICATE, &self.required(CERTIFICATE)?)?, Authorities { trusted, version, ..Authorities::default() }))
     }
 
     /// Saves whom the node believes: one file, so that a crash leaves the old or the new.

@@ -167,7 +167,12 @@ fn two_authorities_are_believed_while_one_gives_way_and_only_the_new_one_after()
     let now = wall_ms();
     let (old, new) = (Authority::create(CLUSTER, now), Authority::create(CLUSTER, now));
     let trusted = |authorities: &[&Authority]| authorities.iter().map(|a| Certificate(a.certificate().to_vec())).collect();
-    let told = |authorities: &[&Authority], certify, version| Authorities { trusted: trusted(authorities), certify, version };
+    let told = |authorities: &[&Authority], certify, version| Authorities {
+        trusted: trusted(authorities),
+        certify,
+        version,
+        show_newest: version == 3,
+    };
     let gets_through = |from: &Arc<Trust>, to: &Arc<Trust>| shake(from.client_tls(None), to.server_tls()).is_ok();
     let (manager, peer, behind) = (node(&old, 1, now), node(&old, 2, now), node(&old, 3, now));
     let mut keys = keyring(&old);
@@ -192,11 +197,17 @@ fn two_authorities_are_believed_while_one_gives_way_and_only_the_new_one_after()
     assert!(gets_through(&behind, &manager) && gets_through(&peer, &manager) && gets_through(&manager, &peer));
     assert!(!gets_through(&peer, &behind), "it could not know");
 
-    for trust in [&manager, &peer] {
-        trust.learn(&told(&[&new], false, 3)).expect("it has a certificate");
-    }
+    // Who shows the new one already and who does not get through to each other.
+    manager.learn(&told(&[&old, &new], true, 3)).expect("it has a certificate");
+    assert_eq!((manager.ca(), manager.papers().shows), (new.certificate().to_vec(), manager.papers().certified));
+    assert!(gets_through(&peer, &manager) && gets_through(&manager, &peer) && !gets_through(&behind, &manager));
+    peer.learn(&told(&[&old, &new], true, 3)).expect("it has a certificate");
+    // Nor does it matter who drops the old one first.
+    manager.learn(&told(&[&new], false, 4)).expect("it has a certificate");
+    assert!(gets_through(&peer, &manager) && gets_through(&manager, &peer));
+    peer.learn(&told(&[&new], false, 4)).expect("it has a certificate");
     assert!(gets_through(&peer, &manager) && !gets_through(&behind, &manager) && !gets_through(&manager, &behind));
-    assert_eq!(behind.learn(&told(&[&new], false, 3)), Err(PkiError::LeftBehind));
+    assert_eq!(behind.learn(&told(&[&new], false, 4)), Err(PkiError::LeftBehind));
     let after = keyring(&new);
     manager.set_keyring(Some(&after)).expect("the new one alone");
 }

@@ -43,7 +43,9 @@ struct Shown {
     key: Vec<u8>,
     /// One from each authority at most, in the order of those, by their places.
     leaves: Vec<(usize, Vec<u8>)>,
-    /// The oldest one and its CA: a joiner checks the CA's digest.
+    /// The place of the CA that signed what the server shows.
+    shows: usize,
+    /// That one and its CA: a joiner checks the CA's digest.
     as_server: Arc<CertifiedKey>,
     /// The newest one.
     as_client: Arc<CertifiedKey>,
@@ -97,12 +99,14 @@ impl Trust {
         leaves.sort();
         let signing =
             any_eddsa_type(&PrivatePkcs8KeyDer::from(key)).map_err(|error| PkiError::Damaged { what: "key", why: error.to_string() })?;
-        let ((oldest, first), (_, last)) = leaves.first().zip(leaves.last()).ok_or(none("certificate"))?;
-        let chain = vec![CertificateDer::from(first.clone()), anchors[*oldest].clone()];
+        let (oldest, newest) = leaves.first().zip(leaves.last()).ok_or(none("certificate"))?;
+        let (place, leaf) = if known.show_newest { newest } else { oldest };
+        let (shows, last) = (*place, &newest.1);
+        let chain = vec![CertificateDer::from(leaf.clone()), anchors[shows].clone()];
         let as_server = Arc::new(CertifiedKey::new(chain, signing.clone()));
         let as_client = Arc::new(CertifiedKey::new(vec![CertificateDer::from(last.clone())], signing));
         let identity = Identity::read(last)?;
-        let shown = Shown { identity, cluster, known, anchors, key: key.to_vec(), leaves, as_server, as_client };
+        let shown = Shown { identity, cluster, known, anchors, key: key.to_vec(), leaves, shows, as_server, as_client };
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(shown));
         Ok(())
     }
@@ -150,7 +154,7 @@ impl Trust {
             digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
         };
         let certified = shown.leaves.last().map_or(0, |(place, _)| mark(*place));
-        Papers { believes: mark(shown.anchors.len() - 1), certified }
+        Papers { believes: mark(shown.anchors.len() - 1), certified, shows: mark(shown.shows) }
     }
 
     /// Takes the power to sign, or gives it up.
@@ -198,7 +202,7 @@ impl Trust {
 
     /// The certificate (DER) of the CA in force; empty before there is one.
     pub fn ca(&self) -> Vec<u8> {
-        self.shown().map(|shown| shown.anchors[0].to_vec()).unwrap_or_default()
+        self.shown().map(|shown| shown.anchors[shown.in_force()].to_vec()).unwrap_or_default()
     }
 
     /// What the own certificate says.
@@ -262,13 +266,17 @@ impl Trust {
     fn signer(&self, newest: bool) -> Result<Arc<Authority>, PkiError> {
         let signers = self.signers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let shown = self.shown()?;
-        let place = if newest && shown.known.certify { shown.anchors.len() - 1 } else { 0 };
+        let place = if newest && shown.known.certify { shown.anchors.len() - 1 } else { shown.in_force() };
         let wanted = signers.iter().find(|signer| signer.certificate() == &*shown.anchors[place]);
         wanted.or(signers.first()).cloned().ok_or(PkiError::NoKeyring)
     }
 }
 
 impl Shown {
+    fn in_force(&self) -> usize {
+        if self.known.show_newest { self.anchors.len() - 1 } else { 0 }
+    }
+
     fn certificates(&self) -> Vec<Vec<u8>> {
         self.leaves.iter().map(|(_, leaf)| leaf.clone()).collect()
     }

@@ -102,7 +102,7 @@ impl Replica {
     pub(super) fn take_next_keys(&mut self, given: Keyring) {
         let Some(ours) = &mut self.config.keyring else { return };
         let Some(next) = given.next else { return };
-        let in_use = |keys: &NextKeys| self.state.rotation.as_ref().is_some_and(|rotation| rotation.ca == keys.ca);
+        let in_use = |keys: &NextKeys| self.state.rotation.as_ref().is_some_and(|r| r.ca == keys.ca || self.state.ca == keys.ca);
         let keeps = |keys: &NextKeys| keys.term > next.term || *keys == next || in_use(keys);
         if !ours.next.as_ref().is_some_and(keeps) {
             ours.next = Some(next);

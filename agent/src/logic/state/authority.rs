@@ -6,7 +6,7 @@ use crate::{
     model::{
         authority::{Authorities, Certificate, Papers, Rotation, Stage},
         ids::NodeId,
-        instance::InstanceDesired,
+        instance::{InstanceDesired, InstanceRecord},
     },
 };
 
@@ -16,27 +16,30 @@ const CA_BYTES_MAX: usize = 4096;
 impl State {
     /// Whom every node is to believe now.
     pub fn authorities(&self) -> Authorities {
-        let next = self.rotation.as_ref();
-        let trusted = std::iter::once(&self.ca).chain(next.map(|rotation| &rotation.ca));
-        Authorities {
-            trusted: trusted.cloned().map(Certificate).collect(),
-            certify: next.is_some_and(|rotation| rotation.stage == Stage::Certifying),
-            version: self.ca_version,
+        let stage = self.rotation.as_ref().map(|rotation| rotation.stage);
+        let mut trusted: Vec<Certificate> =
+            std::iter::once(&self.ca).chain(self.rotation.as_ref().map(|r| &r.ca)).cloned().map(Certificate).collect();
+        let show_newest = stage == Some(Stage::Showing);
+        if show_newest {
+            trusted.reverse();
         }
+        Authorities { trusted, certify: stage >= Some(Stage::Certifying), version: self.ca_version, show_newest }
     }
 
     /// Names of those that are not ready for the next stage.
     pub fn ca_waits_for(&self) -> Vec<String> {
         let Some(rotation) = &self.rotation else { return Vec::new() };
-        let mark = token::ca_mark(&rotation.ca);
+        let mark = token::ca_mark(if rotation.stage == Stage::Showing { &self.ca } else { &rotation.ca });
         let ready = |papers: Papers| match rotation.stage {
             Stage::Introduced => papers.believes == mark,
             Stage::Certifying => papers.certified == mark,
+            Stage::Showing => papers.shows == mark,
         };
         let nodes = self.nodes.values().filter(|n| !self.is_leaving(n) && !ready(n.papers)).map(|n| n.name.clone());
-        // What is launched shows a token that names the old CA.
-        let launched = self.instances.values().filter(|i| i.node.is_none() && i.desired == InstanceDesired::Running && !i.ended());
-        let launched = launched.filter(|_| rotation.stage == Stage::Certifying);
+        // What is launched shows a token that names the old CA, and a launch is repeated with the same token until it is answered.
+        let comes = |i: &&InstanceRecord| i.id.is_none() || i.node.is_none() && i.desired == InstanceDesired::Running;
+        let launched = self.instances.values().filter(|i| !i.ended()).filter(comes);
+        let launched = launched.filter(|_| rotation.stage != Stage::Introduced);
         nodes.chain(launched.map(|i| i.id.clone().unwrap_or_else(|| i.pending_name()))).collect()
     }
 
@@ -60,14 +63,14 @@ impl State {
         let Some(rotation) = &mut self.rotation else {
             return match from {
                 // Somebody asked again, or somebody else did.
-                Stage::Certifying => Outcome::Done,
-                Stage::Introduced => Outcome::refused("invalid", "no CA is taking over".into()),
+                Stage::Showing => Outcome::Done,
+                Stage::Introduced | Stage::Certifying => Outcome::refused("invalid", "no CA is taking over".into()),
             };
         };
         if rotation.stage != from {
-            return match from {
-                Stage::Introduced => Outcome::Done,
-                Stage::Certifying => Outcome::refused("invalid", "the new CA signs no certificates yet".into()),
+            return match from < rotation.stage {
+                true => Outcome::Done,
+                false => Outcome::refused("invalid", format!("the change is {}, not {} yet", rotation.stage.as_str(), from.as_str())),
             };
         }
         if !waits.is_empty() && !force {
@@ -80,7 +83,11 @@ impl State {
                 self.event("ca.certifying", "", "nodes get certificates from the new certificate authority");
             }
             Stage::Certifying => {
-                self.ca = std::mem::take(&mut rotation.ca);
+                rotation.stage = Stage::Showing;
+                std::mem::swap(&mut self.ca, &mut rotation.ca);
+                self.event("ca.showing", "", "the new certificate authority is in force");
+            }
+            Stage::Showing => {
                 self.rotation = None;
                 for node in self.nodes.values_mut() {
                     node.papers = Papers::default();
