@@ -113,7 +113,7 @@ pub async fn run(invocation: Invocation, spawner: &Spawner) -> Result<Exit, Fail
         Command::NodeLs { stale } => node::list(desk()?, stale).await,
         Command::NodeInspect { node, stale } => node::inspect(desk()?, &node, stale).await,
         // Exit 2 is "there are changes".
-        Command::Plan => plan::run(desk()?).await.map_err(Failure::into_no),
+        Command::Plan => plan::before_or_after(&global, out, spawner).await.map_err(Failure::into_no),
         Command::Apply { yes, rollback: true, wait } => apply::rollback(desk()?, yes, wait).await,
         Command::Apply { yes, rollback: false, wait } => apply::run(desk()?, yes, wait).await,
         Command::ServiceLs { stale } => service::list(desk()?, stale).await,

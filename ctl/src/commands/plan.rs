@@ -1,14 +1,27 @@
 //! `disco plan`: what applying this folder's cluster.js would change.
 
 use super::Desk;
-use crate::bootstrap::aws;
+use crate::args::Global;
+use crate::bootstrap::{aws, rehearsal, script::Script};
 use crate::client::Client;
+use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::modules::Modules;
+use crate::out::Out;
 use crate::render::{json, plan as difference};
+use proto::Spawner;
 use proto::v1;
 
-pub async fn run(mut desk: Desk) -> Result<Exit, Failure> {
+/// Before there is a cluster: what bootstrap would make of this folder.
+pub async fn before_or_after(global: &Global, out: Out, spawner: &Spawner) -> Result<Exit, Failure> {
+    let context = Context::new(global)?;
+    if context.socket.is_none() && context.cluster()?.is_none() && Script::is_there(&context) {
+        return rehearsal::run(&context, out).await;
+    }
+    run(Desk::open(global, out, spawner)?).await
+}
+
+async fn run(mut desk: Desk) -> Result<Exit, Failure> {
     let modules = Modules::collect(&desk.context)?;
     let changes = ask(&mut desk.client, modules.request()).await?;
     if desk.out.json {

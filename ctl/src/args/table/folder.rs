@@ -42,7 +42,7 @@ pub const SPECS: &[Spec] = &[
         operands: &[],
         flags: &[],
         summary: "show what applying cluster.js would change",
-        about: "The leader runs configure(cluster) of this folder's cluster.js on a recording cluster and changes nothing.\nExits 0 when there is nothing to change, 2 when there is, 1 when the script fails or nobody answers.",
+        about: "The leader runs configure(cluster) of this folder's cluster.js on a recording cluster and changes nothing.\nExits 0 when there is nothing to change, 2 when there is, 1 when the script fails or nobody answers.\nBefore the first bootstrap it says what client.js would make and, on aws, the price a month. On aws it also shows drift.",
         parse: |_| Ok(Command::Plan),
     },
     Spec {
