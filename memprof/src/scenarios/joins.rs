@@ -15,7 +15,8 @@ const SETTLE: Duration = Duration::from_secs(22);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let cycles = repeated("DISCO_JOINS", 20).max(2);
+    // Three nodes and these are the ten launches that a cluster makes within an hour (max_launches_per_hour).
+    let cycles = repeated("DISCO_JOINS", 7).max(2);
     let mark = cycles.div_ceil(4);
     let mut samplers: Vec<(String, Sampler, u64)> = Vec::new();
     let began = Instant::now();
