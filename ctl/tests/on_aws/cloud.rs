@@ -38,20 +38,6 @@ impl Cloud {
         Cloud { child, input, said }
     }
 
-    /// `{"action": "RunInstances", "kind": "late", "seconds": 4}`
-    pub fn fault(&self, order: &str) {
-        let url = format!("{}/faults", self.said["CLOUD_ORDERS"]);
-        let asked = Command::new("curl").args(["-sSf", "--noproxy", "*", "-o", "/dev/null", "-d", order, &url]).status();
-        assert!(asked.expect("curl is installed").success(), "the cloud takes orders");
-    }
-
-    /// As root, in an instance's machine.
-    pub fn run_in(&self, instance: &str, words: &[&str]) {
-        let mut command = Command::new(Path::new(TOP).join("scripts/cloud/machine"));
-        let ran = command.args(["run", instance]).args(words).env("DISCO_MACHINES", &self.said["DISCO_MACHINES"]).status();
-        assert!(ran.expect("it starts").success(), "{words:?} in {instance}");
-    }
-
     /// Of somebody who may do everything, and sees everything at once.
     pub fn client(&self) -> Client {
         let said = |name: &str| self.said[name].clone();
