@@ -24,6 +24,14 @@ fn a_cluster_comes_heals_shrinks_and_leaves_nothing_behind() {
     let again = project.ok(&["bootstrap", "--yes"]);
     assert_eq!(project.possessions(), [3, 1, 1, 1], "{again}");
 
+    // Every node keeps the program for the other kind of machine, whoever launched it.
+    let kept = "sha256sum /var/lib/disco/artifacts/*";
+    for instance in project.instances() {
+        let listed = cloud.prints(&instance.id, kept);
+        let (digest, path) = listed.split_once("  ").expect("it keeps one");
+        assert!(listed.lines().count() == 1 && path.trim().ends_with(digest), "{}: {listed}", instance.id);
+    }
+
     // A machine vanishes: nobody asked the cluster.
     let leader = project.leader().expect("it was healthy");
     let victim = project.instances().into_iter().find(|instance| instance.id != leader).expect("there are three");

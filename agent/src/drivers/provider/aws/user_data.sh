@@ -31,16 +31,16 @@ address=$(ask -H "X-aws-ec2-metadata-token: $session" "$metadata/latest/meta-dat
 instance=$(ask -H "X-aws-ec2-metadata-token: $session" "$metadata/latest/meta-data/instance-id")
 
 # The program, from whichever node gives it; what it is says its digest, not its giver.
-fetch() {
+fetch() { # FROM DIGEST
     curl --http2 --silent --show-error --fail --noproxy '*' --cacert "$work/ca.crt" --connect-to "node.disco:443:$1" \
-        --connect-timeout 5 --max-time 300 -H "@$work/token" -o "$work/discod" "https://node.disco/artifact/$digest" &&
-        echo "$digest  $work/discod" | sha256sum -c >/dev/null 2>&1
+        --connect-timeout 5 --max-time 300 -H "@$work/token" -o "$work/$2" "https://node.disco/artifact/$2" &&
+        echo "$2  $work/$2" | sha256sum -c >/dev/null 2>&1
 }
 fetched=
 pause=1
 while [ -z "$fetched" ]; do
     for seed in @SEEDS@; do
-        if fetch "$seed"; then
+        if fetch "$seed" "$digest"; then
             fetched=yes
             break
         fi
@@ -50,11 +50,27 @@ while [ -z "$fetched" ]; do
     [ $pause -ge 30 ] || pause=$((pause * 2))
 done
 
+# The program for machines of the other kind, so that the cluster loses it with its last node only. Asked for once: whoever has
+# it may be away, and this node does not need it.
+other=@AARCH64@
+[ "$other" != "$digest" ] || other=@X86_64@
+if [ "$other" != none ]; then
+    for seed in @SEEDS@; do ! fetch "$seed" "$other" || break; done
+    [ -f "$work/$other" ] || say "no node gives away $other, the program for machines of another kind"
+fi
+
 mkdir -p /usr/local/bin /etc/disco
-cp "$work/discod" /usr/local/bin/.discod.new
+cp "$work/$digest" /usr/local/bin/.discod.new
 {
     # Machines at loopback addresses share one network: each listens at its own.
     case $address in 127.*) echo "listen = \"$address\"" ;; esac
     sed -e "s/@ADDRESS@/$address/" -e "s/@INSTANCE@/$instance/" "$work/disco.toml"
 } >/etc/disco/.disco.toml.new
 @SETUP@
+if [ -f "$work/$other" ] && echo "$other  $work/$other" | sha256sum -c >/dev/null 2>&1; then
+    kept=/var/lib/disco/artifacts
+    mkdir -p -m 700 $kept
+    cp "$work/$other" "$kept/.$other.new"
+    chown -R disco:disco $kept
+    mv -f "$kept/.$other.new" "$kept/$other"
+fi
