@@ -53,7 +53,7 @@ const BROKE: u8 = 2;
 /// After a burst of work this long passes before free memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(10);
 /// While there is work, code that did not run within this long is unmapped; what runs comes back by some hundred faults.
-const CODE_KEPT: Duration = Duration::from_secs(2);
+const CODE_KEPT: Duration = Duration::from_secs(1);
 /// Work that nobody asked for (joining, elections, snapshots) leaves traces too: look again this often.
 const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.

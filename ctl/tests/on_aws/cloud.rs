@@ -106,6 +106,7 @@ pub fn for_arm64() -> Vec<u8> {
 pub struct Project<'a> {
     cloud: &'a Cloud,
     folder: tempfile::TempDir,
+    disco: PathBuf,
 }
 
 impl<'a> Project<'a> {
@@ -118,11 +119,16 @@ impl<'a> Project<'a> {
         let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.path().join("key")).status();
         assert!(made.expect("ssh-keygen is installed").success());
         std::fs::write(folder.path().join("discod-aarch64"), for_arm64()).expect("the folder is ours");
-        Project { cloud, folder }
+        Project { cloud, folder, disco: env!("CARGO_BIN_EXE_disco").into() }
+    }
+
+    /// With another `disco` than the one under test, and the discod beside it.
+    pub fn with(self, disco: &Path) -> Project<'a> {
+        Project { disco: disco.to_owned(), ..self }
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_disco"));
+        let mut command = Command::new(&self.disco);
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
         for name in FOREIGN {
             command.env_remove(name);

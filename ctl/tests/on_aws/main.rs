@@ -3,6 +3,7 @@
 
 mod cloud;
 mod killed;
+mod launches;
 
 use agent::drivers::provider::aws::sigv4_ec2::{Filter, Peer, Rule};
 use cloud::{Cloud, Project};
