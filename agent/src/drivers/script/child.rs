@@ -251,8 +251,9 @@ impl Executor {
         self.bridge.line.busy.set(false);
         if self.released.elapsed() >= CODE_KEPT {
             self.released = Instant::now();
-            // Best effort, as in `rest`.
-            let _ = syscall::release_code_pages();
+            // Boa by itself collects when a megabyte of garbage has come together.
+            boa_gc::force_collect();
+            rest();
         }
     }
 
