@@ -251,8 +251,6 @@ impl Executor {
         self.bridge.line.busy.set(false);
         if self.released.elapsed() >= CODE_KEPT {
             self.released = Instant::now();
-            // Boa by itself collects when a megabyte of garbage has come together.
-            boa_gc::force_collect();
             rest();
         }
     }
@@ -299,8 +297,10 @@ impl Executor {
     }
 }
 
-/// Gives back what a waiting script does not need: free heap, and the pages of the interpreter's code.
+/// Gives back what a waiting script does not need: garbage (Boa by itself collects when a megabyte of it has come together),
+/// free heap, and the pages of the interpreter's code.
 fn rest() {
+    boa_gc::force_collect();
     syscall::trim_allocator();
     // Best effort: whoever waits with all pages mapped waits as well.
     let _ = syscall::release_code_pages();
