@@ -10,8 +10,9 @@ use std::{
 
 pub(super) const PHASE: &str = "joins-and-leaves";
 
-/// Memory is given back 10 s after the last request, and a request that came meanwhile is noticed only then.
-const SETTLE: Duration = Duration::from_secs(22);
+/// Memory is given back 10 s after the last request, and each minute by those that nobody asks, as followers are while
+/// others join; giving back takes 10 s.
+const SETTLE: Duration = Duration::from_secs(75);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
