@@ -1,9 +1,8 @@
 //! From nothing to three nodes, then idle follower and idle leader: what a node costs nearly all its life.
 
-use super::{Outcome, ScenarioError};
+use super::{Outcome, ScenarioError, each_node};
 use crate::{
-    Measured, Sampler,
-    cluster::{Cluster, Status},
+    cluster::{Cluster, Node, Status},
     watch,
 };
 use std::{path::Path, thread, time::Duration};
@@ -27,17 +26,8 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let bootstrap = |(who, _, measured)| Outcome { phase: BOOTSTRAP, who, measured, note: String::new() };
     let mut outcomes: Vec<Outcome> = starting.into_iter().map(bootstrap).collect();
     thread::sleep(SETTLE);
-    let mut samplers = Vec::new();
-    for node in &status.nodes {
-        samplers.push((node, Sampler::start(cluster.process_of(node)?)));
-    }
-    thread::sleep(WINDOW);
-    outcomes.extend(samplers.into_iter().map(|(node, sampler)| Outcome {
-        phase: if node.leader { LEADER } else { FOLLOWER },
-        who: node.instance.clone().unwrap_or_default(),
-        measured: Measured::of(&sampler.finish()),
-        note: String::new(),
-    }));
+    let name = |node: &Node| (if node.leader { LEADER } else { FOLLOWER }, String::new());
+    outcomes.extend(each_node(&cluster, &status, WINDOW, name)?);
     let after = cluster.status()?;
     if after.leader != status.leader || !after.is_whole() {
         return Err(ScenarioError::Spoilt(format!("the idle cluster did not stay as it was: {after:?}")));

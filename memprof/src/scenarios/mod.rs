@@ -16,7 +16,7 @@ mod tasks;
 mod under_load;
 
 use crate::{
-    cluster::ClusterError,
+    cluster::{Cluster, ClusterError, Node, Status},
     load::LoadError,
     sampler::{Measured, Sampler},
 };
@@ -55,6 +55,25 @@ pub struct Scenario {
     pub name: &'static str,
     /// Brings it about; the argument is the folder with `disco` and `discod`.
     pub run: fn(&Path) -> Result<Vec<Outcome>, ScenarioError>,
+}
+
+/// Measures every node of the cluster for so long, all at once; `name` says the phase and a note.
+fn each_node(
+    cluster: &Cluster,
+    status: &Status,
+    window: Duration,
+    name: impl Fn(&Node) -> (&'static str, String),
+) -> Result<Vec<Outcome>, ScenarioError> {
+    let mut samplers = Vec::new();
+    for node in &status.nodes {
+        samplers.push((node, Sampler::start(cluster.process_of(node)?)));
+    }
+    thread::sleep(window);
+    let outcome = |(node, sampler): (&Node, Sampler)| {
+        let (phase, note) = name(node);
+        Outcome { phase, who: node.instance.clone().unwrap_or_default(), measured: Measured::of(&sampler.finish()), note }
+    };
+    Ok(samplers.into_iter().map(outcome).collect())
 }
 
 /// How often work is repeated that must leave nothing behind: few times in CI, many in `scripts/soak`.

@@ -1,7 +1,10 @@
 //! A cluster that grows from three nodes to nine, and its leader once a hundred tasks run there.
 
-use super::{Outcome, ScenarioError};
-use crate::{Measured, Sampler, cluster::Cluster, watch};
+use super::{Outcome, ScenarioError, each_node};
+use crate::{
+    cluster::{Cluster, Node},
+    watch,
+};
 use std::{path::Path, thread, time::Duration};
 
 pub(super) const LAUNCHING: &str = "launching-six-nodes";
@@ -36,17 +39,8 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         status.has_ready(NODES) && running == TASKS
     })?;
     thread::sleep(SETTLE);
-    let mut samplers = Vec::new();
-    for node in &spread.nodes {
-        samplers.push((node, Sampler::start(cluster.process_of(node)?)));
-    }
-    thread::sleep(WINDOW);
-    outcomes.extend(samplers.into_iter().map(|(node, sampler)| Outcome {
-        phase: if node.leader { LEADER } else { OTHER },
-        who: node.instance.clone().unwrap_or_default(),
-        measured: Measured::of(&sampler.finish()),
-        note: node.role.clone(),
-    }));
+    let name = |node: &Node| (if node.leader { LEADER } else { OTHER }, node.role.clone());
+    outcomes.extend(each_node(&cluster, &spread, WINDOW, name)?);
     if cluster.status()?.leader != spread.leader {
         return Err(ScenarioError::Spoilt("the leader changed while it was measured".to_owned()));
     }

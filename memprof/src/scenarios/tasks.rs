@@ -1,7 +1,7 @@
 //! Sixty small programs on three nodes, twenty on each: no process of ours more, and little memory.
 
-use super::{Outcome, ScenarioError};
-use crate::{Measured, Sampler, cluster::Cluster};
+use super::{Outcome, ScenarioError, each_node};
+use crate::cluster::Cluster;
 use std::{path::Path, thread, time::Duration};
 
 pub(super) const PHASE: &str = "node-with-20-tasks";
@@ -25,16 +25,5 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         status.is_whole() && status.nodes.iter().all(|node| on(&node.id) == ON_EACH)
     })?;
     thread::sleep(SETTLE);
-    let mut samplers = Vec::new();
-    for node in &spread.nodes {
-        samplers.push((node, Sampler::start(cluster.process_of(node)?)));
-    }
-    thread::sleep(WINDOW);
-    let outcomes = samplers.into_iter().map(|(node, sampler)| Outcome {
-        phase: PHASE,
-        who: node.instance.clone().unwrap_or_default(),
-        measured: Measured::of(&sampler.finish()),
-        note: if node.leader { "leads".to_owned() } else { String::new() },
-    });
-    Ok(outcomes.collect())
+    each_node(&cluster, &spread, WINDOW, |node| (PHASE, if node.leader { "leads".to_owned() } else { String::new() }))
 }
