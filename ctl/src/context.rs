@@ -10,7 +10,7 @@ use crate::message::Failure;
 use agent::drivers::syscall;
 use agent::model::ids::ClusterId;
 use agent::model::limits;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// No file of `.disco/` that is read whole may be longer.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+const CLUSTER: &str = "cluster.json";
 
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -127,12 +128,9 @@ impl Context {
     /// # Errors
     /// `cluster.json` is damaged.
     pub fn cluster(&self) -> Result<Option<ClusterFile>, Failure> {
-        let path = self.file("cluster.json");
-        let Some(text) = read_small(&path)? else { return Ok(None) };
-        let damaged = |why: String| Failure::broke(format!("{} is damaged", path.display())).because(why);
-        let file: ClusterFile = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        let Some(file) = self.json::<ClusterFile>(CLUSTER)? else { return Ok(None) };
         if file.cluster_id().is_none() {
-            return Err(damaged(format!("`{}` is not a cluster id", file.id)));
+            return Err(self.damaged(CLUSTER, format!("`{}` is not a cluster id", file.id)));
         }
         Ok(Some(file))
     }
@@ -140,8 +138,7 @@ impl Context {
     /// # Errors
     /// As writing files goes.
     pub fn write_cluster(&self, cluster: &ClusterFile) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(cluster).expect("strings are always JSON") + "\n";
-        self.write("cluster.json", text.as_bytes(), 0o644)
+        self.write(CLUSTER, &pretty(cluster), 0o644)
     }
 
     /// Where the managers were, last known first.
@@ -251,26 +248,31 @@ impl Context {
         self.write("pushed", format!("{digest}\n").as_bytes(), 0o644)
     }
 
-    /// One of the small files, whole; `None` if there is no such file.
+    /// One of the JSON files; `None` if there is no such file.
     ///
     /// # Errors
-    /// The file exists and cannot be read.
-    pub fn text(&self, name: &str) -> Result<Option<String>, Failure> {
-        read_small(&self.file(name))
+    /// The file exists and cannot be read, or is damaged.
+    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let Some(text) = read_small(&self.file(name))? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|e| self.damaged(name, e.to_string()))
+    }
+
+    fn damaged(&self, name: &str, why: String) -> Failure {
+        Failure::broke(format!("{} is damaged", self.file(name).display())).because(why)
     }
 
     /// # Errors
     /// As writing files goes.
-    pub fn write_text(&self, name: &str, text: &str) -> Result<(), Failure> {
-        self.write(name, text.as_bytes(), 0o644)
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), Failure> {
+        self.write(name, &pretty(value), 0o644)
     }
 
     /// The same, for what only its owner may read.
     ///
     /// # Errors
     /// As writing files goes.
-    pub fn write_secret(&self, name: &str, text: &str) -> Result<(), Failure> {
-        self.write(name, text.as_bytes(), 0o600)
+    pub fn write_secret_json(&self, name: &str, value: &impl Serialize) -> Result<(), Failure> {
+        self.write(name, &pretty(value), 0o600)
     }
 
     /// The administrator's key, if one was made.
@@ -300,6 +302,12 @@ impl Context {
         drop(lock);
         Ok(())
     }
+}
+
+fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("what has only strings for keys is always JSON");
+    text.push(b'\n');
+    text
 }
 
 /// `None` if there is no such file.

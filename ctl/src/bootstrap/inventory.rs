@@ -39,16 +39,13 @@ impl Inventory {
     /// # Errors
     /// The file is damaged.
     pub fn read(context: &Context) -> Result<Inventory, Failure> {
-        let Some(text) = context.text(FILE)? else { return Ok(Inventory::default()) };
-        serde_json::from_str(&text)
-            .map_err(|e| Failure::broke(format!("{} is damaged", context.file(FILE).display())).because(e.to_string()))
+        Ok(context.json(FILE)?.unwrap_or_default())
     }
 
     /// # Errors
     /// As writing files goes.
     pub fn write(&self, context: &Context) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(self).expect("strings and numbers are always JSON") + "\n";
-        context.write_text(FILE, &text)
+        context.write_json(FILE, self)
     }
 
     /// Takes what client.js lists; what it no longer lists stays known until nothing of ours is on it.

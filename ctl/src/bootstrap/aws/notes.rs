@@ -49,16 +49,13 @@ impl Notes {
     /// # Errors
     /// The file is damaged.
     pub fn read(context: &Context) -> Result<Notes, Failure> {
-        let Some(text) = context.text(FILE)? else { return Ok(Notes::default()) };
-        serde_json::from_str(&text)
-            .map_err(|e| Failure::broke(format!("{} is damaged", context.file(FILE).display())).because(e.to_string()))
+        Ok(context.json(FILE)?.unwrap_or_default())
     }
 
     /// # Errors
     /// As writing files goes.
     pub fn write(&self, context: &Context) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(self).expect("strings and numbers are always JSON") + "\n";
-        context.write_secret(FILE, &text)
+        context.write_secret_json(FILE, self)
     }
 
     /// Reads, changes, writes.
