@@ -46,7 +46,7 @@ impl<'a> There<'a> {
     }
 
     fn aws(&self) -> AwsProvider {
-        AwsProvider::with_client(self.cloud.client("AWS_"), self.cluster, "demo".into())
+        AwsProvider::with_client(self.cloud.client("AWS"), self.cluster, "demo".into())
     }
 }
 
@@ -101,7 +101,7 @@ fn what_is_launched_is_what_was_asked_for_and_no_less_safe() {
     let there = There::new(&cloud);
     there.aws().launch(&there.request(2)).expect("it launches");
     let filter = Filter::tag(tags::CLUSTER, there.cluster.to_string());
-    let found = cloud.client("AWS_").describe_instances(&[], &[filter]).expect("EC2 answers");
+    let found = cloud.client("AWS").describe_instances(&[], &[filter]).expect("EC2 answers");
     let [instance] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((instance.instance_type.as_str(), instance.architecture.as_deref()), ("t4g.micro", Some("arm64")));
     assert_eq!(instance.image, there.parameters[parameter::IMAGE]);
@@ -119,7 +119,7 @@ fn a_launch_refused_for_what_it_asks_is_over_and_one_without_an_answer_is_not() 
     request.parameters.insert(parameter::IMAGE.into(), "ami-00000000000000000".into());
     let refused = there.aws().launch(&request).expect_err("there is no such image");
     assert!(refused.is_final(), "{refused:?}");
-    let nobody = AwsProvider::with_client(cloud.client("NOBODY_"), there.cluster, "demo".into());
+    let nobody = AwsProvider::with_client(cloud.client("NOBODY"), there.cluster, "demo".into());
     let denied = nobody.launch(&there.request(3)).expect_err("it may not");
     assert!(!denied.is_final(), "the next key may: {denied:?}");
     assert_eq!(there.billed(), 0);
@@ -154,7 +154,7 @@ fn site_and_all_is_made_once_drift_is_seen_and_repaired_and_nothing_is_left_at_t
     assert_eq!(aws.drift(&parameters).expect("EC2 answers"), []);
 
     aws.open_ssh(&group, &["203.0.113.7/32".into()]).expect("it opens");
-    cloud.client("ADMIN_").delete_tags(std::slice::from_ref(&launched.id), &[tags::NAME.into()]).expect("it may");
+    cloud.client("ADMIN").delete_tags(std::slice::from_ref(&launched.id), &[tags::NAME.into()]).expect("it may");
     let drifted: Vec<String> = aws.drift(&parameters).expect("EC2 answers").into_iter().map(|d| d.detail).collect();
     assert_eq!(drifted, ["lets port 22 be reached", "has lost its name"]);
     assert_eq!(agent::drivers::provider::aws::site::repair(&aws, &parameters).expect("EC2 answers").len(), 2);
@@ -163,7 +163,7 @@ fn site_and_all_is_made_once_drift_is_seen_and_repaired_and_nothing_is_left_at_t
     let mut told = Vec::new();
     let done = (0..100).any(|_| aws.raze(&mut |line| told.push(line)).expect("EC2 answers"));
     assert!(done, "{told:?}");
-    let client = cloud.client("AWS_");
+    let client = cloud.client("AWS");
     let ours = [Filter::tag(tags::CLUSTER, there.cluster.to_string())];
     assert!(client.describe_addresses(&ours).expect("EC2 answers").is_empty());
     assert!(client.describe_security_groups(&[], &ours).expect("EC2 answers").is_empty());

@@ -5,3 +5,5 @@ mod cloud;
 mod conformance;
 mod hosts;
 mod local;
+#[path = "../../../sigv4-ec2/tests/cloud/running.rs"]
+mod running;

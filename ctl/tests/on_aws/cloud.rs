@@ -1,12 +1,11 @@
 //! The test cloud with machines, and the folder of `scripts/examples/aws` to be bootstrapped into it.
 
-use agent::drivers::provider::aws::sigv4_ec2::{Address, Client, Credentials, Filter, Instance};
+use crate::running::Running;
 use serde_json::Value;
+use sigv4_ec2::{Address, Client, Filter, Instance};
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,56 +13,30 @@ const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// What a person's shell may hold that must not reach the test.
 const FOREIGN: [&str; 4] = ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "SSH_AUTH_SOCK"];
 
-/// Ends with its standard input, and so with us.
-pub struct Cloud {
-    child: Child,
-    input: Option<ChildStdin>,
-    said: BTreeMap<String, String>,
-}
+pub struct Cloud(Running);
 
 impl Cloud {
     pub fn start() -> Cloud {
-        let up = Path::new(TOP).join("scripts/cloud/up");
-        let started = Command::new(up).arg("--machines").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = started.expect("scripts/cloud/up needs python3 and root");
-        let mut said = BTreeMap::new();
-        for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
-            match line.expect("it prints text").split_once('=') {
-                Some((name, value)) => said.insert(name.to_owned(), value.to_owned()),
-                None => break,
-            };
-        }
-        let input = child.stdin.take();
-        assert!(said.contains_key("AWS_ENDPOINT_URL_EC2"), "the test cloud does not start: {said:?}");
-        Cloud { child, input, said }
+        Cloud(Running::start(&["--machines"]))
     }
 
-    /// Of somebody who may do everything, and sees everything at once.
+    /// Of somebody who may do everything, and sees what the proxy lets be seen.
     pub fn client(&self) -> Client {
-        let said = |name: &str| self.said[name].clone();
-        let credentials = Credentials::new(said("ADMIN_ACCESS_KEY_ID"), said("ADMIN_SECRET_ACCESS_KEY"), None);
-        let client = Client::builder(said("AWS_REGION")).endpoint(said("AWS_ENDPOINT_URL_EC2")).credentials(credentials);
-        client.build().expect("the cloud says good addresses")
+        self.client_at("AWS_ENDPOINT_URL_EC2")
     }
 
     /// Every instance there ever was, from moto itself: nothing lags there.
     pub fn instances(&self) -> Vec<Instance> {
-        let said = |name: &str| self.said[name].clone();
-        let credentials = Credentials::new(said("ADMIN_ACCESS_KEY_ID"), said("ADMIN_SECRET_ACCESS_KEY"), None);
-        let client = Client::builder(said("AWS_REGION")).endpoint(said("CLOUD_MOTO")).credentials(credentials);
-        client.build().expect("the cloud says good addresses").describe_instances(&[], &[]).expect("moto answers")
+        self.client_at("CLOUD_MOTO").describe_instances(&[], &[]).expect("moto answers")
     }
 
-    /// Tells the proxy something (see scripts/cloud/proxy.py).
+    fn client_at(&self, endpoint: &str) -> Client {
+        let client = Client::builder(self.0.said("AWS_REGION")).endpoint(self.0.said(endpoint));
+        client.credentials(self.0.credentials("ADMIN")).build().expect("the cloud says good addresses")
+    }
+
     pub fn order(&self, method: &str, path: &str, body: &str) -> String {
-        let url = format!("{}{path}", self.said["CLOUD_ORDERS"]);
-        let answer = match method {
-            "GET" => ureq::get(&url).call(),
-            "DELETE" => ureq::delete(&url).call(),
-            _ => ureq::post(&url).send(body),
-        };
-        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        answer.body_mut().read_to_string().expect("the proxy answers")
+        self.0.order(method, path, body)
     }
 
     /// Requests of an action that the proxy saw since the last `DELETE /log`.
@@ -76,7 +49,7 @@ impl Cloud {
     pub fn prints(&self, instance: &str, command: &str) -> String {
         let machine = Path::new(TOP).join("scripts/cloud/machine");
         let mut run = Command::new(machine);
-        run.args(["run", instance, "--", "sh", "-c", command]).env("DISCO_MACHINES", &self.said["DISCO_MACHINES"]);
+        run.args(["run", instance, "--", "sh", "-c", command]).env("DISCO_MACHINES", self.0.said("DISCO_MACHINES"));
         String::from_utf8_lossy(&run.output().expect("machines need root").stdout).into_owned()
     }
 
@@ -84,13 +57,6 @@ impl Cloud {
     pub fn kill_daemon(&self, instance: &str) {
         const KILL: &str = r#"for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" != /usr/local/bin/discod ] || { kill -9 ${p#/proc/} && echo killed; }; done"#;
         assert!(self.prints(instance, KILL).starts_with("killed"), "discod runs on {instance}");
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        let _ = self.child.wait();
     }
 }
 
@@ -134,7 +100,7 @@ impl<'a> Project<'a> {
             command.env_remove(name);
         }
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL_IAM"] {
-            command.env(name, &self.cloud.said[name]);
+            command.env(name, self.cloud.0.said(name));
         }
         command.env("SSH_KEY", "key");
         command

@@ -4,9 +4,11 @@
 mod cloud;
 mod killed;
 mod launches;
+#[path = "../../../sigv4-ec2/tests/cloud/running.rs"]
+mod running;
 
-use agent::drivers::provider::aws::sigv4_ec2::{Filter, Peer, Rule};
 use cloud::{Cloud, Project};
+use sigv4_ec2::{Filter, Peer, Rule};
 use std::{
     process::Stdio,
     time::{Duration, Instant},

@@ -8,4 +8,5 @@ mod faults;
 mod identity;
 mod operations;
 mod readback;
+mod running;
 mod setup;

@@ -93,7 +93,7 @@ fn the_example_does_what_its_first_lines_say() {
     let program = std::env::current_exe().expect("it is this one").with_file_name("../examples/ec2");
     let run = |words: &[&str]| {
         let mut command = std::process::Command::new(&program);
-        command.args(words).env_clear().envs(cloud.said);
+        command.args(words).env_clear().envs(&cloud.running.said);
         command.env("AWS_ACCESS_KEY_ID", cloud.said("ADMIN_ACCESS_KEY_ID"));
         command.env("AWS_SECRET_ACCESS_KEY", cloud.said("ADMIN_SECRET_ACCESS_KEY"));
         let output = command.output().unwrap_or_else(|error| panic!("build it first (cargo build --example ec2): {error}"));

@@ -1,10 +1,9 @@
 //! Starts the test cloud once, and gives it to one test at a time, clean.
 
-use sigv4_ec2::{Client, Clock, Credentials, Environment, RunInstances, Tags};
+use crate::running::Running;
+use sigv4_ec2::{Client, Clock, Environment, RunInstances, Tags};
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,14 +13,8 @@ use std::{
 
 /// One test's turn.
 pub struct Cloud {
-    pub said: &'static BTreeMap<String, String>,
+    pub running: &'static Running,
     _turn: MutexGuard<'static, ()>,
-}
-
-struct Running {
-    said: BTreeMap<String, String>,
-    /// The cloud ends when this ends, which it does with this process, however that ends.
-    _keep: (Mutex<Child>, ChildStdin),
 }
 
 impl Cloud {
@@ -30,7 +23,7 @@ impl Cloud {
         static TURN: Mutex<()> = Mutex::new(());
         static CLOUD: OnceLock<Running> = OnceLock::new();
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let cloud = Cloud { said: &CLOUD.get_or_init(start).said, _turn: turn };
+        let cloud = Cloud { running: CLOUD.get_or_init(|| Running::start(&[])), _turn: turn };
         cloud.order("DELETE", "/faults", "");
         cloud.order("POST", "/settings", r#"{"lag": 0, "page": 0, "clock_ahead": 0}"#);
         cloud.order("DELETE", "/log", "");
@@ -38,19 +31,11 @@ impl Cloud {
     }
 
     pub fn said(&self, name: &str) -> &'static str {
-        self.said.get(name).unwrap_or_else(|| panic!("the cloud says {name}"))
+        self.running.said(name)
     }
 
-    /// Tells the proxy something (see scripts/cloud/proxy.py).
     pub fn order(&self, method: &str, path: &str, body: &str) -> String {
-        let url = format!("{}{path}", self.said("CLOUD_ORDERS"));
-        let answer = match method {
-            "GET" => ureq::get(&url).call(),
-            "DELETE" => ureq::delete(&url).call(),
-            _ => ureq::post(&url).send(body),
-        };
-        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        answer.body_mut().with_config().limit(64 << 20).read_to_string().expect("the proxy answers")
+        self.running.order(method, path, body)
     }
 
     pub fn fault(&self, action: &str, kind: &str, times: u32) {
@@ -63,11 +48,9 @@ impl Cloud {
         log.into_iter().filter(|entry| entry["action"] == action).collect()
     }
 
-    /// A client of the user whose keys have this prefix; `AWS` may do what a cluster needs (scripts/cloud/policy.json).
+    /// A client of one of [`Running::credentials`]' users.
     pub fn client_of(&self, user: &str, clock: &Arc<TestClock>) -> Client {
-        let said = |name: &str| self.said(&format!("{user}_{name}"));
-        let credentials = Credentials::new(said("ACCESS_KEY_ID"), said("SECRET_ACCESS_KEY"), None);
-        self.builder(clock).credentials(credentials).build().expect("the settings are good")
+        self.builder(clock).credentials(self.running.credentials(user)).build().expect("the settings are good")
     }
 
     /// Of somebody who may do everything.
@@ -84,7 +67,7 @@ impl Cloud {
     /// Runs Python with boto3; the environment is this cloud's, as the administrator.
     pub fn python(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(self.said("CLOUD_PYTHON"));
-        command.args(["-c", program]).args(arguments).envs(self.said);
+        command.args(["-c", program]).args(arguments).envs(&self.running.said);
         command
             .env("AWS_ACCESS_KEY_ID", self.said("ADMIN_ACCESS_KEY_ID"))
             .env("AWS_SECRET_ACCESS_KEY", self.said("ADMIN_SECRET_ACCESS_KEY"));
@@ -92,28 +75,6 @@ impl Cloud {
         assert!(output.status.success(), "Python ends with {}", output.status);
         String::from_utf8(output.stdout).expect("it prints text")
     }
-}
-
-fn start() -> Running {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/cloud/up");
-    let mut child = Command::new(script)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot run {script}, which makes the test cloud: {error}"));
-    let keep = child.stdin.take().expect("it is piped");
-    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let mut said = BTreeMap::new();
-    for line in lines {
-        let line = line.expect("it prints text");
-        match line.split_once('=') {
-            Some((name, value)) => drop(said.insert(name.to_owned(), value.to_owned())),
-            None if line == "ready" => return Running { said, _keep: (Mutex::new(child), keep) },
-            None => {}
-        }
-    }
-    let status = child.wait().expect("it is our child");
-    panic!("the test cloud did not start: {script} ends with {status}; what it says stands above")
 }
 
 /// A clock that is off by some seconds, and does not really sleep.

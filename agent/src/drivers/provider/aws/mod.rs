@@ -11,7 +11,6 @@ pub mod site;
 pub mod tags;
 mod user_data;
 
-pub use sigv4_ec2;
 pub use user_data::{section, user_data};
 
 use super::{Capabilities, Drift, First, Launched, Provider, ProviderError, first_operation};
