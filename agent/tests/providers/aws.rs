@@ -9,7 +9,7 @@ use agent::{
         pki::Authority,
         provider::{
             AwsProvider, First, Provider,
-            aws::{parameter, sigv4_ec2::Filter, site::Wish, tags},
+            aws::{parameter, site::Wish, tags},
         },
     },
     model::{
@@ -18,6 +18,7 @@ use agent::{
         query::LaunchRequest,
     },
 };
+use sigv4_ec2::Filter;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
