@@ -149,7 +149,8 @@ impl Drop for Lab {
 
 #[test]
 fn three_machines_become_a_cluster_that_is_mended_and_leaves_nothing_behind() {
-    let lab = Lab::new(&[&[], &[], &[]]);
+    // Under Debian's own systemd: what the unit asks for is asked of the real one.
+    let lab = Lab::new(&[&["--systemd", "real"] as &[_]; 3]);
     let began = Instant::now();
     lab.ok(&["bootstrap", "--yes"]);
     println!("bootstrapped in {:.1?}", began.elapsed());

@@ -1,12 +1,13 @@
 """Number 1 of a test machine: mounts its disk, runs its user-data once, and its units for ever. See `machine`."""
 
-import ctypes, json, os, pathlib, re, selectors, shlex, shutil, signal, socket, subprocess, sys, time
+import ctypes, json, os, pathlib, re, selectors, shlex, shutil, signal, socket, stat, subprocess, sys, time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV, MS_RDONLY = 0x1000, 0x4000, 0x40000, 2, 4, 1
 UNITS = [pathlib.Path("/etc/systemd/system"), pathlib.Path("/usr/lib/systemd/system"), pathlib.Path("/lib/systemd/system")]
 WANTS = pathlib.Path("/etc/systemd/system/multi-user.target.wants")
 CONTROL = "/run/machine.sock"
+CLONE_NEWCGROUP = 0x02000000
 
 # What stands in for systemctl and journalctl: asks number 1, reads its logs.
 SYSTEMCTL = r'''#!/usr/bin/python3
@@ -134,10 +135,10 @@ def provision(settings):
         write("/etc/doas.conf", f"permit nopass {user}\n", 0o400)
     for name in {"sudo", "doas"} - {become}:
         pathlib.Path("/usr/bin", name).unlink(missing_ok=True)
-    if settings["systemd"]:
+    if isinstance(settings["systemd"], int) and settings["systemd"]:
         write("/usr/bin/systemctl", SYSTEMCTL, 0o755)
         write("/usr/bin/journalctl", JOURNALCTL, 0o755)
-    else:
+    elif not settings["systemd"]:
         for name in ("systemctl", "journalctl"):
             pathlib.Path("/usr/bin", name).unlink(missing_ok=True)
     WANTS.mkdir(parents=True)
@@ -432,17 +433,69 @@ class Init:
                 key.data()
 
 
+def take_control_group(folder):
+    """A control group of its own to begin in, the root of what this machine sees; `machine` removes it."""
+    mounts = [line.split() for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+    top = next((pathlib.Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+    if top is None:
+        raise SystemExit("there are no control groups (v2) here, and systemd wants them")
+    own = top / f"disco-machine-{start_of_own()}"
+    (folder / "control_group").write_text(str(own))
+    own.mkdir()
+    (own / "cgroup.procs").write_text("0")
+    check(LIBC.unshare(CLONE_NEWCGROUP), "take a control group")
+
+
+def start_of_own():
+    """When this process began, in ticks: no two machines begin at once, because that takes longer."""
+    return pathlib.Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+
+
+def prepare_systemd(environment):
+    """What systemd finds: no other unit than it needs itself and ours, for the machine shares the host's kernel settings."""
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755")
+    for name, minor in (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)):
+        os.mknod(f"/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+        os.chmod(f"/dev/{name}", 0o666)
+    os.symlink("/proc/self/fd", "/dev/fd")
+    for wants in UNITS[1].glob("*.target.wants"):
+        for unit in wants.iterdir():
+            mask = UNITS[0] / unit.name
+            if not unit.name.startswith("systemd-journald") and not mask.is_symlink():
+                mask.symlink_to("/dev/null")
+    pairs = " ".join(json.dumps(f"{name}={value}") for name, value in environment.items())
+    write("/etc/systemd/system.conf", f"[Manager]\nDefaultEnvironment={pairs}\n")
+
+
+def become_systemd():
+    words = ["systemd", "--system", "--unit=multi-user.target", "--log-target=console", "--show-status=false"]
+    os.execve("/usr/lib/systemd/systemd", words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "container": "machine"})
+
+
 def listens(address):
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((address, 22)) == 0
 
 
+def wait_for_sshd(address):
+    deadline = time.monotonic() + 15
+    while not listens(address):
+        if time.monotonic() > deadline:
+            raise SystemExit("sshd does not listen")
+        time.sleep(0.01)
+
+
 def main():
     folder, base, said, hidden = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4].split(",")
     settings = json.loads((folder / "machine.json").read_text())
+    environment = settings.get("environment", {})
+    real = settings["systemd"] == "real"
     if listens(settings["address"]):
         raise SystemExit(f"something listens at {settings['address']}:22 already")
+    if real:
+        take_control_group(folder)
     public = os.open(folder / "host_key.pub", os.O_WRONLY | os.O_CREAT, 0o644)
     mount_disk(folder, base, hidden)
     socket.sethostname(settings["name"])
@@ -454,23 +507,25 @@ def main():
         pathlib.Path("/var/lib/machine-provisioned").touch()
     os.close(public)
     pathlib.Path("/run/sshd").mkdir(exist_ok=True)
-    Unit.everywhere = settings.get("environment", {})
-    init = Init(settings)
-    for link in sorted(WANTS.iterdir()):
-        init.start(init.unit(link.name))
-    deadline = time.monotonic() + 15
-    while not listens(settings["address"]):
-        if time.monotonic() > deadline:
-            raise SystemExit("sshd does not listen: " + pathlib.Path("/var/log/units/ssh.service.log").read_text()[-500:])
-        time.sleep(0.01)
-    os.write(said, b"ready\n")
-    os.close(said)
-    if first and settings["user_data"] and os.fork() == 0:
+    if real:
+        prepare_systemd(environment)
+    else:
+        Unit.everywhere = environment
+        init = Init(settings)
+        for link in sorted(WANTS.iterdir()):
+            init.start(init.unit(link.name))
+    # Its own process, because number 1 has other things to do from here on.
+    if os.fork() == 0:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        run_user_data(settings["user_data"], settings.get("environment", {}))
+        wait_for_sshd(settings["address"])
+        os.write(said, b"ready\n")
+        os.close(said)
+        if first and settings["user_data"]:
+            run_user_data(settings["user_data"], environment)
         os._exit(0)
-    init.run()
+    os.close(said)
+    become_systemd() if real else init.run()
 
 
 main()
