@@ -4,6 +4,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
+# What is fetched to build and test with, and kept.
+tools=${DISCO_TOOLS:-$HOME/.cache/disco-tools}
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 2; }
@@ -11,6 +13,8 @@ die() { say "error: $*"; exit 2; }
 # The triple that rustc builds for here. The release names it on its command line: without --target, RUSTFLAGS would
 # reach proc-macros too, which cannot be linked statically.
 host() { rustc -vV | sed -n 's/^host: //p'; }
+
+# Functions below are also called as conditions, where bash does not end at a failure by itself: each step says `|| return`.
 
 # install_missing COMMAND PACKAGE ...: Debian packages for commands that are not there.
 install_missing() {
@@ -23,7 +27,7 @@ install_missing() {
     [ "$(id -u)" = 0 ] || sudo=(sudo -n)
     command -v apt-get >/dev/null || die "missing: ${packages[*]}; install them and run this again"
     say "installing ${packages[*]}"
-    "${sudo[@]}" apt-get update -qq >&2
+    "${sudo[@]}" apt-get update -qq >&2 || return
     DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2 </dev/null
 }
 
@@ -31,6 +35,12 @@ need_toolchain() {
     command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH
     command -v cargo >/dev/null || die "no cargo in PATH; Rust is the one thing that these scripts do not install"
     install_missing cc build-essential
+}
+
+# A Python that can make environments of its own, which Debian packs apart.
+need_python() {
+    install_missing python3 python3 || return
+    python3 -c 'import ensurepip' 2>/dev/null || install_missing python3-venv-is-missing python3-venv
 }
 
 # sim ARGUMENT ...: the simulator, with the agent's own code built to run rather than to be quick to build: three times
@@ -61,7 +71,7 @@ build_release() {
     triple=$(host)
     # Not position-independent: relocated pointers would be a megabyte of private memory in each process.
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no" \
-        cargo build --release --locked --target "$triple" -p agent -p ctl --bins
+        cargo build --release --locked --target "$triple" -p agent -p ctl --bins || return
     mkdir -p target/bin
     # Links, not copies: what runs is what was built last.
     ln -sf "../$triple/release/disco" "../$triple/release/discod" target/bin/
@@ -120,19 +130,18 @@ seconds_since() {
     printf '%d.%d' $((ms / 1000)) $((ms % 1000 / 100))
 }
 
-# cloud_python: a Python that has moto and boto3, in $DISCO_TOOLS/cloud; made when it is asked for first.
+# cloud_python: a Python that has moto and boto3, in $tools/cloud; made when it is asked for first.
 cloud_python() {
-    local folder=${DISCO_TOOLS:-$HOME/.cache/disco-tools}/cloud
+    local folder=$tools/cloud
     mkdir -p "$folder"
     (
         flock 9
         [ -e "$folder/complete" ] && exit 0
-        install_missing python3 python3
-        python3 -c 'import ensurepip' 2>/dev/null || install_missing python3-venv-is-missing python3-venv
+        need_python || exit
         rm -rf "$folder/venv"
-        python3 -m venv "$folder/venv" >&2
+        python3 -m venv "$folder/venv" >&2 || exit
         say "installing moto and boto3 into $folder"
-        "$folder/venv/bin/pip" install -q --disable-pip-version-check 'moto[server]==5.*' boto3 >&2
+        "$folder/venv/bin/pip" install -q --disable-pip-version-check 'moto[server]==5.*' boto3 >&2 || exit
         touch "$folder/complete"
     ) 9>"$folder/lock" || die "cannot make a Python with moto in $folder"
     echo "$folder/venv/bin/python"
