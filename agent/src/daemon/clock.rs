@@ -1,7 +1,7 @@
 //! Reads the clocks, for everybody who may.
 
-use crate::model::ids::Now;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use crate::{drivers::wall_clock::wall_ms, model::ids::Now};
+use std::time::{Duration, Instant};
 
 /// Monotonic time counts from when it was made.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +26,4 @@ impl Clock {
         let now = self.now().mono;
         self.start + Duration::from_millis(mono.min(now + DAY_MS))
     }
-}
-
-/// Milliseconds since 1970; 0 if the clock stands before that.
-pub fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

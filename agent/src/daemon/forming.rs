@@ -6,7 +6,6 @@
 //! cluster that it finds keeps it from making another.
 
 use super::{
-    clock,
     config::Config,
     data_dir::Identity,
     image::Image,
@@ -16,6 +15,7 @@ use crate::{
     drivers::{
         api::refusal::refuse,
         pki::{self, Trust},
+        wall_clock::wall_ms,
     },
     model::ids::NodeId,
 };
@@ -88,7 +88,7 @@ type Shown = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// What this node shows while it is in no cluster; none if the image cannot make it.
 fn applicant_certificate(applicant: &Applicant<'_>, image: &Image) -> Option<Shown> {
-    let certificate = image.authority.sign_node(applicant.node(), &pki::public_key(applicant.key()).ok()?, clock::wall_ms()).ok()?;
+    let certificate = image.authority.sign_node(applicant.node(), &pki::public_key(applicant.key()).ok()?, wall_ms()).ok()?;
     Some((certificate, applicant.key().to_vec(), image.authority.certificate().to_vec()))
 }
 

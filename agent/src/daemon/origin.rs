@@ -4,7 +4,6 @@
 //! stopped on the way has only its key to keep and makes the rest again.
 
 use super::{
-    clock,
     config::Config,
     data_dir::{DataDir, DataDirError, Identity},
     image::Image,
@@ -13,6 +12,7 @@ use crate::{
     drivers::{
         pki::{self, Authority, FilesError, KeyFiles, PkiError},
         store::{Expect, Store, StoreError},
+        wall_clock::wall_ms,
     },
     model::{ids::ClusterId, io::Keyring},
 };
@@ -35,7 +35,7 @@ pub enum OriginError {
 /// The disk's, or a data dir that already holds another node's state.
 pub fn originate(data_dir: &DataDir, config: &Config, image: Option<&Image>, name: String) -> Result<Identity, OriginError> {
     let files = KeyFiles::new(data_dir.path());
-    let now_ms = clock::wall_ms();
+    let now_ms = wall_ms();
     // A store with something in it belongs to somebody: looked at before anything is written.
     drop(Store::open(&data_dir.file("store.redb"), Expect::New)?);
     let key = files.key_or_new()?;

@@ -3,7 +3,7 @@
 //! Outsiders can make a node say a lot, so lines are bounded in length and rate, and the file they go to
 //! (an instance's `discod.log`) in size. Control characters are shown, not sent: a log line cannot forge another.
 
-use crate::model::limits;
+use crate::{drivers::wall_clock::wall_ms, model::limits};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use std::{
     io::{self, IsTerminal, Read, Seek, SeekFrom, Write},
     os::fd::AsFd,
     sync::{Mutex, OnceLock, PoisonError, RwLock},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 /// Which lines are wanted: `info`, `debug`, `warn,agent::logic=debug`.
@@ -109,7 +109,7 @@ impl Log for Logger {
         let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
         let flow = if record.target() == SCRIPT { &mut flows.script } else { &mut flows.own };
         let Some(swallowed) = flow.admit(Instant::now().duration_since(self.since).as_millis() as u64) else { return };
-        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let wall_ms = wall_ms();
         let mut lines = String::new();
         if swallowed > 0 {
             line(&mut lines, wall_ms, Level::Warn, record.target(), &format!("{swallowed} lines swallowed: too many at once"), self.colour);

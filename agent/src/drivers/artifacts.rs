@@ -1,16 +1,15 @@
 //! The programs a node keeps for machines that have none yet: its own, and those of other architectures in `D/artifacts`.
 //!
-//! A program is named by its SHA-256, so it does not matter who gives it. Files get their name only when they are
-//! whole and their digest is right; what runs is read from `/proc/self/exe`, which stays what it was when it is replaced on disk.
+//! A program is named by its SHA-256, so it does not matter who gives it. Whoever installs a node puts programs into the folder,
+//! under their names only when they are whole and their digest is right; what runs is read from `/proc/self/exe`, which stays what it was when it is replaced on disk.
 
-use crate::{drivers::helpers, model::limits::ARTIFACT_BYTES_MAX};
+use crate::drivers::helpers;
 use async_channel::Receiver;
 use bytes::Bytes;
 use ring::digest;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -84,14 +83,6 @@ impl Artifacts {
         Ok(self.own.get_or_init(|| own).clone())
     }
 
-    /// Whether it is kept here. Blocks.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn has(&self, wanted: &Digest) -> io::Result<bool> {
-        Ok(self.find(wanted)?.is_some())
-    }
-
     fn find(&self, wanted: &Digest) -> io::Result<Option<File>> {
         match File::open(self.folder.join(wanted.as_str())) {
             Ok(file) => return Ok(Some(file)),
@@ -132,68 +123,13 @@ impl Artifacts {
         }));
         Ok(Some(Outgoing { length, chunks }))
     }
-
-    /// Keeps a program for others, if what comes has this digest. Blocks.
-    ///
-    /// # Errors
-    /// The source's or the disk's; `InvalidData` if it is another program, or too large.
-    pub fn keep(&self, wanted: &Digest, from: &mut dyn Read) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let (path, new) = (self.folder.join(wanted.as_str()), self.folder.join(format!(".{}.new", wanted.as_str())));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        let mut context = digest::Context::new(&digest::SHA256);
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let mut left = ARTIFACT_BYTES_MAX;
-        loop {
-            let read = match from.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            left = left.checked_sub(read as u64).ok_or_else(|| invalid(format!("it has more than {ARTIFACT_BYTES_MAX} bytes")))?;
-            context.update(&chunk[..read]);
-            file.write_all(&chunk[..read])?;
-        }
-        let found = Digest::of(context);
-        if found != *wanted {
-            fs::remove_file(&new)?;
-            return Err(invalid(format!("its SHA-256 is {}, not {}", found.as_str(), wanted.as_str())));
-        }
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.folder)?.sync_all()
-    }
-
-    /// Removes what nobody asks for any more: everything but these.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn forget_all_but(&self, wanted: &[Digest]) -> io::Result<()> {
-        let listing = match fs::read_dir(&self.folder) {
-            Ok(listing) => listing,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for entry in listing {
-            let entry = entry?;
-            let kept = entry.file_name().to_str().is_some_and(|name| wanted.iter().any(|digest| digest.as_str() == name));
-            if !kept {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn invalid(why: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_lite::future::block_on;
+    use std::fs;
 
     fn digest(bytes: &[u8]) -> Digest {
         let mut context = digest::Context::new(&digest::SHA256);
@@ -214,19 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_sent_as_it_was_and_nothing_else_is_kept() {
+    fn what_is_kept_is_sent_as_it_was() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let artifacts = Artifacts::new(folder.path());
         let program: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
         let name = digest(&program);
         assert_eq!(sent(&artifacts, &name), None);
-        let refused = artifacts.keep(&name, &mut &program[1..]).expect_err("it is another one");
-        assert!(refused.to_string().contains(name.as_str()), "{refused}");
-        assert!(!artifacts.has(&name).expect("the disk works"));
-        artifacts.keep(&name, &mut &program[..]).expect("the disk works");
+        fs::create_dir(folder.path().join("artifacts")).expect("the folder is ours");
+        fs::write(folder.path().join("artifacts").join(name.as_str()), &program).expect("the folder is ours");
         assert_eq!(sent(&artifacts, &name), Some(program));
-        artifacts.forget_all_but(&[]).expect("the disk works");
-        assert_eq!(sent(&artifacts, &name), None);
     }
 
     #[test]

@@ -13,3 +13,4 @@ pub mod runtime;
 pub mod script;
 pub mod store;
 pub mod syscall;
+pub mod wall_clock;

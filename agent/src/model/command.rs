@@ -291,7 +291,7 @@ impl Command {
 /// Who wants in.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Joiner {
-    /// Chosen by the joiner (random): the same for the same key.
+    /// Derived from the joiner's public key.
     #[n(0)]
     pub id: NodeId,
     #[n(1)]

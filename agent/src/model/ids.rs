@@ -38,7 +38,8 @@ hex_id! {
     ClusterId
 }
 hex_id! {
-    /// A machine running `discod`. Random, made once, kept in its data dir; survives restarts and address changes.
+    /// A machine running `discod`: derived from its public key, so it stays with the key in its data dir, over restarts and
+    /// changes of address.
     NodeId
 }
 

@@ -246,7 +246,7 @@ pub enum Level {
     Error,
 }
 
-/// One durable transaction. Applied in this order: seat, snapshot, entries, hard state, compaction.
+/// One durable transaction. Applied in this order: seat, snapshot, entries, hard state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Take a new Raft seat (all Raft data of an earlier one is deleted), or leave it.

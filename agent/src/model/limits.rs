@@ -64,8 +64,6 @@ pub const ADMIN_CERTIFICATE_TTL_MS: u64 = 365 * 24 * 3_600_000;
 /// A launch older than this is settled by looking for its tag, never relaunched.
 pub const LAUNCH_RETRY_MAX_MS: u64 = 12 * 3_600_000;
 
-/// A program that a node keeps for others.
-pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Programs that go out at once, and how long one may take.
 pub const ARTIFACT_FETCHES_MAX: usize = 4;
 pub const ARTIFACT_FETCH_MS_MAX: u64 = 300_000;

@@ -195,7 +195,7 @@ pub enum Answer {
     Recover(Box<RecoverView>),
     /// Queues are full; nothing was changed. Try again.
     Busy,
-    /// No leader or no quorum now; `waiting_for` names the members that are missing, as far as known.
+    /// No leader or no quorum now; `why` names the members that are missing, as far as known.
     /// For a write: its outcome may be unknown; retrying with the same request id is safe.
     Unavailable {
         why: String,

@@ -6,7 +6,10 @@
 
 use super::{Api, convert, disco::wrong_reply, refusal::refuse};
 use crate::{
-    drivers::runtime::lines::{Line, Reader, Wanted},
+    drivers::{
+        runtime::lines::{Line, Reader, Wanted},
+        wall_clock::wall_ms,
+    },
     model::{ids::NodeId, query::Principal},
 };
 use async_channel::{Receiver, Sender, TryRecvError};
@@ -16,7 +19,7 @@ use std::{
     collections::BTreeSet,
     pin::Pin,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tonic::Status;
 
@@ -241,7 +244,7 @@ async fn carry(api: Arc<Api>, node: NodeId, address: String, name: String, reque
         },
         Err(status) => status,
     };
-    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let at_ms = wall_ms();
     let text = format!("disco: no more logs from node {name} at {address}: {}", why.message()).into_bytes();
     // Whoever read has gone away: nobody is left to tell.
     let _ = out.send(v1::LogLine { at_ms, task: String::new(), node: node.to_string(), text, end: 0 }).await;

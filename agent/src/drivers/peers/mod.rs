@@ -9,10 +9,7 @@ mod report;
 mod snapshot;
 
 use crate::{
-    drivers::{
-        api::{door::Door, refusal::refuse},
-        peers::link::Link,
-    },
+    drivers::{api::door::Door, peers::link::Link},
     model::{
         codec,
         ids::{MemberId, NodeId},
@@ -200,9 +197,4 @@ fn accepted(what: &str, node: NodeId, reply: Result<tonic::Response<v1::Done>, S
         log::warn!("{what} node {node}: {}", status.message());
     }
     reply.is_ok()
-}
-
-/// The refusal for a reply that is not of the kind asked for.
-pub fn wrong_reply() -> Status {
-    refuse("internal", "the leader answered another question")
 }

@@ -30,7 +30,7 @@ pub use token::{BadToken, JoinToken};
 pub use trust::Trust;
 pub use verify::{CaDigest, joiner_tls};
 
-use crate::model::ids::NodeId;
+use crate::{drivers::wall_clock::wall_ms, model::ids::NodeId};
 use ring::{
     digest::{SHA256, digest},
     rand::{SecureRandom, SystemRandom},
@@ -61,12 +61,6 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 /// Evenly from 0 to 1, for delays that must not be guessed.
 pub fn random_fraction() -> f32 {
     f32::from(u16::from_be_bytes(random_bytes())) / f32::from(u16::MAX)
-}
-
-/// Milliseconds since 1970 by this machine's clock, which may be wrong.
-fn wall_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn hex(bytes: &[u8]) -> String {

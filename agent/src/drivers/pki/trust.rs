@@ -218,14 +218,6 @@ impl Trust {
         super::new_csr(&shown.key).ok()
     }
 
-    /// The raw key of a certificate request, see [`check_csr`].
-    ///
-    /// # Errors
-    /// As [`check_csr`].
-    pub fn check_csr(&self, csr: &[u8]) -> Result<Vec<u8>, PkiError> {
-        check_csr(csr)
-    }
-
     /// The certificate (DER) of a node that the state let in; always the same for the same admission.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use super::{log_file::LogFile, process::record::Tasks};
 use crate::{
-    drivers::syscall::Growth,
+    drivers::{syscall::Growth, wall_clock::wall_ms},
     model::{limits, task::TaskNumber},
 };
 use async_channel::{Receiver, Sender};
@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 /// Between two looks at what grew.
@@ -60,7 +60,7 @@ impl Logs {
 
     /// Its last lines get their time now: what follows a task comes after it.
     pub(super) fn note_end(&self, number: TaskNumber) {
-        if complain(number, LogFile::in_folder(&self.tasks.folder(number)).look(now_ms())) {
+        if complain(number, LogFile::in_folder(&self.tasks.folder(number)).look(wall_ms())) {
             self.notify();
         }
     }
@@ -89,7 +89,7 @@ impl Logs {
             let ours: Vec<TaskNumber> = self.watched().iter().filter(|(_, wd)| grown.contains(wd)).map(|(number, _)| *number).collect();
             let mut any = false;
             for number in ours {
-                any |= complain(number, LogFile::in_folder(&self.tasks.folder(number)).look(now_ms()));
+                any |= complain(number, LogFile::in_folder(&self.tasks.folder(number)).look(wall_ms()));
             }
             if any {
                 self.notify();
@@ -116,9 +116,4 @@ fn complain<T: Default>(number: TaskNumber, outcome: io::Result<T>) -> T {
         log::warn!("the log of task {}: {error}", number.0);
         T::default()
     })
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -4,11 +4,14 @@
 //! that are forgotten but whose logs are kept. It holds one piece of each file at a time.
 
 use super::{
-    growth::{Logs, now_ms},
+    growth::Logs,
     log_file::{LogFile, Look},
     process::record::KeptLog,
 };
-use crate::model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber};
+use crate::{
+    drivers::wall_clock::wall_ms,
+    model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber},
+};
 use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 const PIECE: usize = 8 * 1024;
@@ -104,7 +107,7 @@ impl Cursor {
     fn open(id: String, kept: &KeptLog, wanted: &Wanted) -> io::Result<Cursor> {
         let source = LogFile::in_folder(&kept.folder);
         // Lines that nobody has seen yet get the time of now.
-        source.look(now_ms())?;
+        source.look(wall_ms())?;
         let file = File::open(&source.log)?;
         let begin = source.begin()?;
         let offset = if wanted.tail == 0 { begin } else { tail(&file, begin, wanted.tail)? };
@@ -156,7 +159,7 @@ impl Cursor {
             self.looks = self.source.looks()?;
         }
         let after = self.looks.partition_point(|look| look.length < end);
-        Ok(self.looks.get(after).map_or_else(now_ms, |look| look.at_ms))
+        Ok(self.looks.get(after).map_or_else(wall_ms, |look| look.at_ms))
     }
 }
 

@@ -115,10 +115,6 @@ impl Store {
         self.broken = result.is_err();
         result
     }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 fn builder() -> redb::Builder {

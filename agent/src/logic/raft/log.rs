@@ -113,11 +113,6 @@ impl MemoryLog {
     pub(super) fn snapshot_data(&self) -> Arc<Vec<u8>> {
         self.data.clone()
     }
-
-    pub(super) fn entries_after_snapshot(&self) -> impl Iterator<Item = &Entry> {
-        let index = self.snapshot.0;
-        self.entries.iter().filter(move |e| e.index > index)
-    }
 }
 
 impl Storage for MemoryLog {

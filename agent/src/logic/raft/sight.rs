@@ -78,9 +78,4 @@ impl Consensus {
     pub fn most_caught_up(&self, among: &[MemberId]) -> Option<MemberId> {
         among.iter().copied().max_by_key(|m| (self.node.raft.prs().get(m.0).map_or(0, |p| p.matched), u64::MAX - m.0))
     }
-
-    /// What a fresh start would read back, for checks in tests.
-    pub fn log_indexes(&self) -> Vec<u64> {
-        self.node.store().entries_after_snapshot().map(|e| e.index).collect()
-    }
 }

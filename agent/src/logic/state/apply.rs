@@ -196,7 +196,6 @@ impl State {
         node.cpus = cpus;
         node.memory = memory;
         node.commands_known = commands_known;
-        self.access_version += 1;
         Outcome::Done
     }
 
@@ -277,7 +276,6 @@ impl State {
         }
         node.member = Some(MemberId(next));
         self.next_member += 1;
-        self.access_version += 1;
         Outcome::Done
     }
 
@@ -287,7 +285,6 @@ impl State {
         };
         node.member = None;
         node.seated = false;
-        self.access_version += 1;
         Outcome::Done
     }
 

@@ -107,7 +107,6 @@ impl State {
         }
         let id = joiner.id;
         self.nodes.insert(id, record(joiner, admitted, self.stamp_ms));
-        self.access_version += 1;
         Outcome::Joined { node: id, stamp_ms: self.stamp_ms }
     }
 
@@ -162,7 +161,6 @@ impl State {
         if self.removed.len() > REMOVED_NODES_KEPT {
             self.removed.pop_front();
         }
-        self.access_version += 1;
         self.event("node.left", &node.name, "removed from the cluster");
         Outcome::Done
     }

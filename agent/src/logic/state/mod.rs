@@ -91,9 +91,7 @@ pub struct State {
     /// Newest kind of command in the log: only nodes that understand it may become members.
     #[n(20)]
     pub kinds_in_use: u32,
-    /// Counts changes of who may talk to whom.
-    #[n(21)]
-    pub access_version: u64,
+    // 21 was another field's.
     #[n(22)]
     #[cbor(default)]
     pub services: BTreeMap<String, ServiceRecord>,
@@ -138,7 +136,7 @@ impl State {
     pub fn genesis(cluster: ClusterId, name: String, ca: Vec<u8>, node: Joiner, stamp_ms: u64) -> State {
         let counters =
             State { next_member: 2, next_ordinal: 1, next_event: 1, desired_nodes: 1, kinds_in_use: KINDS_KNOWN, ..State::default() };
-        let mut state = State { cluster, name, ca, stamp_ms, access_version: 1, ..counters };
+        let mut state = State { cluster, name, ca, stamp_ms, ..counters };
         if let Some(id) = &node.instance {
             let operation = OperationId { cluster, epoch: 0, index: 0 };
             let record = InstanceRecord {
@@ -193,10 +191,6 @@ impl State {
         text.parse().ok().and_then(|id: NodeId| self.nodes.get(&id)).or_else(|| self.nodes.values().find(|n| n.name == text))
     }
 
-    pub fn instance_by_id(&self, id: &str) -> Option<&InstanceRecord> {
-        self.instances.values().find(|i| i.id.as_deref() == Some(id) || i.pending_name() == id)
-    }
-
     pub fn instance_of(&self, node: NodeId) -> Option<&InstanceRecord> {
         self.instances.values().find(|i| i.node == Some(node))
     }
@@ -211,6 +205,5 @@ impl State {
         for node in self.nodes.values_mut() {
             node.seated |= node.member.is_some_and(&is_member);
         }
-        self.access_version += 1;
     }
 }

@@ -23,7 +23,6 @@ impl State {
             // Without a seat it goes at once.
             self.node_remove(*id);
         }
-        self.access_version += 1;
         self.event("cluster.recovered", &survivor, &text);
         member
     }
