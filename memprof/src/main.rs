@@ -195,7 +195,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 fn show(outcome: &Outcome, kept: bool) {
     let is = &outcome.measured;
     eprintln!(
-        "{} {:22} {:6} footprint {} (median {}), RSS {}, anonymous {}, peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s{}{}{}",
+        "{} {:22} {:6} footprint {} (median {}), RSS {}, anonymous {}, peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s, {} samples{}{}{}",
         if kept { "ok  " } else { "FAIL" },
         outcome.phase,
         outcome.who,
@@ -207,6 +207,7 @@ fn show(outcome: &Outcome, kept: bool) {
         is.threads,
         is.cpu_percent,
         is.wakeups_per_second,
+        is.samples,
         if is.growth > 0 { format!(", grown by {}", megabytes(is.growth)) } else { String::new() },
         if outcome.note.is_empty() { "" } else { "; " },
         outcome.note,

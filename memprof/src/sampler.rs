@@ -45,11 +45,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads /proc; an error means that the process is gone (or not ours to look at).
+    /// Reads /proc; an error means that the process is gone, or going (or not ours to look at).
     pub fn read(pid: u32) -> io::Result<Process> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let stat = Stat::read(pid)?;
+        // Asked last: what had not begun to end by now was whole when its memory was counted.
+        if stat.ending || is_killed(&status) {
+            return Err(io::Error::other(format!("process {pid} is ending")));
+        }
         let mut sleeps = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
             // A thread may end between the listing and the reading.
@@ -148,22 +152,41 @@ fn is_executor(pid: u32) -> bool {
     command.split(|byte| *byte == 0).nth(1) == Some(b"__script")
 }
 
+/// True once the process was sent the signal that nothing survives, whether its threads have noticed or not.
+fn is_killed(status: &str) -> bool {
+    const KILL: u64 = 1 << (9 - 1);
+    let pending = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        u64::from_str_radix(line.trim(), 16).unwrap_or(0)
+    };
+    (pending("SigPnd:") | pending("ShdPnd:")) & KILL != 0
+}
+
 /// The fields of /proc/PID/stat that we use (proc(5)).
+#[derive(Debug, PartialEq)]
 struct Stat {
     parent: u32,
     session: u32,
     cpu_ticks: u64,
+    /// Its end has begun: it is letting go of its threads and its memory.
+    ending: bool,
 }
 
 impl Stat {
     fn read(pid: u32) -> io::Result<Stat> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Ok(Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat"))?))
+    }
+
+    fn parse(text: &str) -> Stat {
+        /// The kernel's mark of a process that ends (PF_EXITING).
+        const EXITING: u64 = 4;
         // The second field is the name in brackets, and a name may hold spaces and brackets itself.
         let after_name = text.rfind(')').map(|at| &text[at + 1..]).unwrap_or_default();
         let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
         let number = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        // Counted from the third field: state 0, ppid 1, pgrp 2, session 3, … utime 11, stime 12.
-        Ok(Stat { parent: number(1) as u32, session: number(3) as u32, cpu_ticks: number(11) + number(12) })
+        // Counted from the third field: state 0, ppid 1, pgrp 2, session 3, … flags 6, … utime 11, stime 12.
+        let ending = matches!(fields.first(), Some(&("Z" | "X"))) || number(6) & EXITING != 0;
+        Stat { parent: number(1) as u32, session: number(3) as u32, cpu_ticks: number(11) + number(12), ending }
     }
 }
 
@@ -343,6 +366,18 @@ mod tests {
         // Above PID_MAX_LIMIT (2^22), so no kernel hands it out.
         assert!(Process::read(u32::MAX).is_err());
         assert!(Sampler::start(u32::MAX).finish().is_empty());
+    }
+
+    #[test]
+    fn a_process_that_is_ending_is_not_measured() {
+        let line = |state: char, flags: u32| format!("7 (a ) b) {state} 1 7 7 0 -1 {flags} 0 0 0 0 30 12 0 0 20 0 3 0");
+        let living = Stat { parent: 1, session: 7, cpu_ticks: 42, ending: false };
+        assert_eq!(Stat::parse(&line('S', 4_194_560)), living);
+        for (state, flags) in [('R', 4_194_564), ('Z', 4_194_560)] {
+            assert_eq!(Stat::parse(&line(state, flags)), Stat { ending: true, ..living });
+        }
+        assert!(is_killed("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n"));
+        assert!(!is_killed("SigPnd:\t0000000000004000\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000100\n"));
     }
 
     #[test]

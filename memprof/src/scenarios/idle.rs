@@ -1,6 +1,6 @@
 //! From nothing to three nodes, then idle follower and idle leader: what a node costs nearly all its life.
 
-use super::{Outcome, ScenarioError, each_node};
+use super::{Outcome, ScenarioError, at_rest, each_node};
 use crate::{
     cluster::{Cluster, Node, Status},
     watch,
@@ -20,7 +20,8 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::init(bin_dir)?;
     let (status, starting) = watch::during(&cluster.dir(), || {
         cluster.disco(&["bootstrap", "--yes"])?;
-        cluster.wait_for("three ready managers", Status::is_whole)
+        let status = cluster.wait_for("three ready managers", Status::is_whole)?;
+        at_rest(&cluster).map(|()| status)
     });
     let status = status?;
     let bootstrap = |(who, _, measured)| Outcome { phase: BOOTSTRAP, who, measured, note: String::new() };

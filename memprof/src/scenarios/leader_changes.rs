@@ -1,8 +1,8 @@
 //! Five leaders die, one after the other, and are started again: elections and repair must not add up.
 
-use super::{Outcome, ScenarioError};
-use crate::{Measured, Sampler, cluster::Cluster};
-use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+use super::{Outcome, ScenarioError, at_rest};
+use crate::{Measured, Sampler, cluster::Cluster, watch};
+use std::{path::Path, thread, time::Duration};
 
 pub(super) const CHANGING: &str = "leader-changes";
 pub(super) const AFTER: &str = "after-leader-changes";
@@ -13,25 +13,15 @@ const WINDOW: Duration = Duration::from_secs(5);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let mut samplers: BTreeMap<u32, (String, Sampler)> = BTreeMap::new();
-    for _ in 0..CHANGES {
-        let status = cluster.wait_for("three ready managers", crate::cluster::Status::is_whole)?;
-        for (who, pid) in cluster.processes() {
-            samplers.entry(pid).or_insert_with(|| (who, Sampler::start(pid)));
-        }
-        let leader = status.leading().expect("a whole cluster has a leader").clone();
-        let killed = cluster.process_of(&leader)?;
-        cluster.kill(killed);
-        cluster.wait_for("another leader and the killed node's return", |now| {
-            let repaired = cluster.processes().iter().all(|(_, pid)| *pid != killed);
-            now.is_whole() && now.leader.as_ref() != Some(&leader.id) && repaired
-        })?;
-    }
-    let mut outcomes: Vec<Outcome> = samplers
-        .into_values()
-        .map(|(who, sampler)| Outcome { phase: CHANGING, who, measured: Measured::of(&sampler.finish()), note: String::new() })
-        .collect();
-    outcomes.retain(|outcome| outcome.measured.samples > 0);
+    // What the bootstrap left running is no part of this.
+    at_rest(&cluster)?;
+    let (changed, changing) = watch::during(&cluster.dir(), || {
+        at_rest(&cluster)?;
+        (0..CHANGES).try_for_each(|_| change(&cluster))
+    });
+    changed?;
+    let changing = changing.into_iter().map(|(who, _, measured)| Outcome { phase: CHANGING, who, measured, note: String::new() });
+    let mut outcomes: Vec<Outcome> = changing.collect();
 
     thread::sleep(SETTLE);
     let samplers: Vec<_> = cluster.processes().into_iter().map(|(who, pid)| (who, Sampler::start(pid))).collect();
@@ -43,4 +33,16 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         note: format!("{CHANGES} leaders killed"),
     }));
     Ok(outcomes)
+}
+
+/// From rest to rest, so that the middle of a process's samples is not that of the moment in which it died.
+fn change(cluster: &Cluster) -> Result<(), ScenarioError> {
+    let leader = cluster.leader()?;
+    let killed = cluster.process_of(&leader)?;
+    cluster.kill(killed);
+    cluster.wait_for("another leader and the killed node's return", |now| {
+        let repaired = cluster.processes().iter().all(|(_, pid)| *pid != killed);
+        now.is_whole() && now.leader.as_ref() != Some(&leader.id) && repaired
+    })?;
+    at_rest(cluster)
 }

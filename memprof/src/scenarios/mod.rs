@@ -92,6 +92,22 @@ fn lowest(pid: u32) -> Result<u64, ScenarioError> {
     whole.map(|sample| sample.footprint).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
 }
 
+/// A script that has nothing to do is gone after 5 s (limits.rs, SCRIPT_IDLE_MS).
+const RESTS_WITHIN: Duration = Duration::from_secs(30);
+/// Samples that outnumber those of a start, or of an election.
+const REST: Duration = Duration::from_secs(5);
+
+/// Waits until no node has a script running, and some seconds more. Work that is measured from rest to rest has a middle
+/// sample that does not hang on how many were taken while it went on.
+fn at_rest(cluster: &Cluster) -> Result<(), ScenarioError> {
+    for (who, pid) in cluster.processes() {
+        let alone = Sampler::start(pid).wait_for(RESTS_WITHIN, |sample| sample.processes == 1);
+        alone.ok_or_else(|| ScenarioError::Spoilt(format!("{who} does not come to rest within {} s", RESTS_WITHIN.as_secs())))?;
+    }
+    thread::sleep(REST);
+    Ok(())
+}
+
 /// Those that run anywhere, and without being named.
 pub const USUAL: usize = ALL.len() - 1;
 

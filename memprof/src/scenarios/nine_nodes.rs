@@ -1,6 +1,6 @@
 //! A cluster that grows from three nodes to nine, and its leader once a hundred tasks run there.
 
-use super::{Outcome, ScenarioError, each_node};
+use super::{Outcome, ScenarioError, at_rest, each_node};
 use crate::{
     cluster::{Cluster, Node},
     watch,
@@ -25,9 +25,11 @@ export function configure(cluster) {
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
+    at_rest(&cluster)?;
     let (scaled, launching) = watch::during(&cluster.dir(), || {
         cluster.disco(&["scale", &NODES.to_string()])?;
-        cluster.wait_for("nine ready nodes", |status| status.has_ready(NODES))
+        cluster.wait_for("nine ready nodes", |status| status.has_ready(NODES))?;
+        at_rest(&cluster)
     });
     scaled?;
     let launched = |(who, _, measured)| Outcome { phase: LAUNCHING, who, measured, note: String::new() };
