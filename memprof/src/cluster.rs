@@ -27,6 +27,15 @@ export async function init() {
 }
 "#;
 
+/// A client.js that bootstraps one node.
+const ONE_JS: &str = r#"
+export async function bootstrap(cluster) {
+    await cluster.start_instance();
+    await cluster.attach_ip();
+    await cluster.ssh_install();
+}
+"#;
+
 /// What went wrong with the cluster, not with its size.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -163,9 +172,20 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same, with a client.js that bootstraps one node and leaves it at that.
+    pub fn init_for_one(bin_dir: &Path) -> Result<Cluster, ClusterError> {
+        let cluster = Cluster::init(bin_dir)?;
+        cluster.write("client.js", ONE_JS)?;
+        Ok(cluster)
+    }
+
     /// Writes a cluster.js with these functions beside its init().
     pub fn write_script(&self, functions: &str) -> Result<(), ClusterError> {
-        let path = self.dir().join("cluster.js");
+        self.write("cluster.js", functions)
+    }
+
+    fn write(&self, name: &str, functions: &str) -> Result<(), ClusterError> {
+        let path = self.dir().join(name);
         fs::write(&path, format!("{INIT_JS}{functions}")).map_err(|source| file("write", &path, source))
     }
 
@@ -307,7 +327,7 @@ impl Drop for Cluster {
 
 /// As a node copies its own binary: in small writes. The kernel caches one write as one block and maps whole blocks,
 /// so how a file was written decides how much of it a process that runs it holds.
-fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
     let mut target = File::create_new(to)?;
     for block in fs::read(from)?.chunks(COPY_BYTES) {
         target.write_all(block)?;

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod cluster;
+pub mod ec2;
 pub mod load;
 pub mod puts;
 pub mod sampler;

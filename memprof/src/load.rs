@@ -97,6 +97,9 @@ pub enum LoadError {
     /// The administrator's files.
     #[error("cannot use the administrator's certificate: {0}")]
     Identity(String),
+    /// Whoever was asked.
+    #[error("a write was refused: {0}")]
+    Refused(String),
 }
 
 /// Asks `address` as planned and returns when the last answer is there.
@@ -123,6 +126,18 @@ pub fn run(address: &str, identity: &Identity, plan: &Plan) -> Result<Report, Lo
         all
     }));
     Ok(tally.report(began.elapsed()))
+}
+
+/// One write.
+///
+/// # Errors
+/// The identity is no identity, or the write was refused.
+pub(crate) fn write(address: &str, identity: &Identity, op: Op) -> Result<(), LoadError> {
+    let executor = Arc::new(smol::Executor::new());
+    let channel = Channel::tcp(Spawner(executor.clone()), address.to_owned(), tls(identity)?, ChannelLimits::default());
+    let request = WriteRequest { client: new_client(), sequence: 1, op: Some(op) };
+    let answer = smol::block_on(executor.run(async { DiscoClient::new(channel).write(request).await }));
+    answer.map(drop).map_err(|status| LoadError::Refused(status.message().to_owned()))
 }
 
 /// What a connection needs to show that it is this administrator's.

@@ -21,8 +21,8 @@ const HELP: &str = "\
 memprof: measures Disco against its budgets
 
   memprof --bin-dir DIR [--scenario NAME]... [--budgets FILE] [--json] [--record FILE]
-      Runs the scenarios (idle, executor, load, leader-changes, tasks, nine, snapshot, hooks, deploys, joins,
-      requests by default; capped, which needs control groups v2) with DIR/disco and DIR/discod.
+      Runs the scenarios (idle, executor, load, leader-changes, tasks, nine, launches, snapshot, hooks,
+      deploys, joins, requests by default; capped, which needs control groups v2) with DIR/disco and DIR/discod.
       Exit 0: every budget was kept; 1: one was passed, or a scenario could not be brought about.
       --record FILE appends the figures to FILE, one JSON line a run.
   memprof starts --bin-dir DIR
@@ -195,7 +195,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 fn show(outcome: &Outcome, kept: bool) {
     let is = &outcome.measured;
     eprintln!(
-        "{} {:22} {:6} footprint {} (median {}), RSS {}, anonymous {}, peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s, {} samples{}{}{}",
+        "{} {:22} {:6} footprint {} (median {}), RSS {}, anonymous {} (median {}), peak {}, {} threads, {:.2} % CPU, {:.0} wake-ups/s, {} samples{}{}{}",
         if kept { "ok  " } else { "FAIL" },
         outcome.phase,
         outcome.who,
@@ -203,6 +203,7 @@ fn show(outcome: &Outcome, kept: bool) {
         megabytes(is.footprint_median),
         megabytes(is.rss),
         megabytes(is.anonymous),
+        megabytes(is.anonymous_median),
         megabytes(is.peak),
         is.threads,
         is.cpu_percent,

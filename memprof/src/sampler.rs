@@ -215,6 +215,8 @@ pub struct Measured {
     pub rss: u64,
     /// Largest sum of anonymous pages, bytes.
     pub anonymous: u64,
+    /// The middle one of all these sums, bytes: the steadiest figure of all, so that a small leak shows in it.
+    pub anonymous_median: u64,
     /// The root's VmHWM, bytes: its peak since it started, also between two samples.
     pub peak: u64,
     /// Most threads of the root.
@@ -239,11 +241,12 @@ impl Measured {
             samples: samples.len(),
             seconds,
             footprint: most(|sample| sample.footprint),
-            footprint_median: median(samples),
+            footprint_median: median(samples, |sample| sample.footprint),
             footprint_last: last.footprint,
             growth: 0,
             rss: most(|sample| sample.root.rss),
             anonymous: most(|sample| sample.anonymous),
+            anonymous_median: median(samples, |sample| sample.anonymous),
             peak: most(|sample| sample.root.high_water),
             threads: most(|sample| sample.root.threads),
             processes: most(|sample| sample.processes as u64) as usize,
@@ -253,10 +256,10 @@ impl Measured {
     }
 }
 
-fn median(samples: &[Sample]) -> u64 {
-    let mut footprints: Vec<u64> = samples.iter().map(|sample| sample.footprint).collect();
-    footprints.sort_unstable();
-    footprints.get(footprints.len() / 2).copied().unwrap_or_default()
+fn median(samples: &[Sample], of: fn(&Sample) -> u64) -> u64 {
+    let mut values: Vec<u64> = samples.iter().map(of).collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// Samples one process tree on a thread of its own until it is asked for the result or the tree is gone.

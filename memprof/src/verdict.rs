@@ -20,6 +20,8 @@ pub struct Budget {
     pub peak_max: Option<u64>,
     /// Most anonymous memory in the tree.
     pub anonymous_max: Option<u64>,
+    /// Largest middle one of all samples' anonymous memory: what was not given back is in it, whatever code ran.
+    pub anonymous_median_max: Option<u64>,
     /// Most that repeated work may leave behind in the footprint.
     pub growth_max: Option<u64>,
     /// Most threads of the daemon.
@@ -66,6 +68,7 @@ impl Budget {
             ("daemon RSS", measured.rss, self.rss_max),
             ("daemon peak (VmHWM)", measured.peak, self.peak_max),
             ("anonymous memory", measured.anonymous, self.anonymous_max),
+            ("median anonymous memory", measured.anonymous_median, self.anonymous_median_max),
             ("growth", measured.growth, self.growth_max),
         ];
         let counts = [
@@ -163,6 +166,7 @@ mod tests {
             rss_max: Some(1),
             peak_max: Some(1),
             anonymous_max: Some(1),
+            anonymous_median_max: Some(1),
             growth_max: Some(1),
             threads_max: Some(1),
             processes_max: Some(1),
@@ -178,13 +182,14 @@ mod tests {
             growth: 2,
             rss: 2,
             anonymous: 2,
+            anonymous_median: 2,
             peak: 2,
             threads: 2,
             processes: 2,
             cpu_percent: 2.0,
             wakeups_per_second: 2.0,
         };
-        assert_eq!(all.judge("all", &too_much).len(), 10);
+        assert_eq!(all.judge("all", &too_much).len(), 11);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! Needs a v2 hierarchy that is ours: `scripts/footprint` brings one along.
 
-use super::{Outcome, ScenarioError};
+use super::{Outcome, ScenarioError, spoilt};
 use crate::{
     Measured, Sampler,
     cluster::Cluster,
     load::{self, Plan},
 };
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -19,20 +19,6 @@ const CAP_BYTES: u64 = 16_000_000;
 const TOP: &str = "/sys/fs/cgroup";
 /// More than the sixteen it grants when room is short. No rate is promised here; in an emulated machine none could be.
 const PLAN: Plan = Plan { connections: 64, requests_per_second: 200, one_write_in: 4, value_bytes: 64, seconds: 20 };
-
-/// One node: nobody else is in the group.
-const CLIENT_JS: &str = r#"
-export async function init() {
-    const provider = await LocalProvider.init({ name: "local" });
-    return new Cluster({ name: "example", provider });
-}
-
-export async function bootstrap(cluster) {
-    await cluster.start_instance();
-    await cluster.attach_ip();
-    await cluster.ssh_install();
-}
-"#;
 
 /// Keeps its executor busy, and would take far more than the cap if it were let.
 const GREEDY_JS: &str = r#"
@@ -44,9 +30,8 @@ export function configure(cluster) {
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let group = Group::make()?;
-    let cluster = Cluster::init(bin_dir)?;
-    let script = cluster.dir().join("client.js");
-    fs::write(&script, CLIENT_JS).map_err(|error| spoilt("write", &script, &error))?;
+    // One node: nobody else is in the group.
+    let cluster = Cluster::init_for_one(bin_dir)?;
     // What starts inside stays inside, and so does the memory that it takes.
     group.inside(|| cluster.disco(&["bootstrap", "--yes"]))??;
     let status = cluster.wait_for("its one node", |status| status.leading().is_some_and(|node| node.state == "ready"))?;
@@ -74,10 +59,6 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     }
     let note = format!("{report}; {}; took on less or more {shed} times", group.told()?);
     Ok(vec![Outcome { phase: PHASE, who: node.instance.unwrap_or_default(), measured, note }])
-}
-
-fn spoilt(doing: &str, path: &Path, error: &io::Error) -> ScenarioError {
-    ScenarioError::Spoilt(format!("cannot {doing} {}: {error}", path.display()))
 }
 
 /// Removed with its scenario; whoever is still inside moves back to the top first.

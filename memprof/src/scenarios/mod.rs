@@ -8,6 +8,7 @@ mod executor;
 mod hooks;
 mod idle;
 mod joins;
+mod launches;
 mod leader_changes;
 mod nine_nodes;
 mod requests;
@@ -20,7 +21,7 @@ use crate::{
     load::LoadError,
     sampler::{Measured, Sampler},
 };
-use std::{path::Path, thread, time::Duration};
+use std::{io, path::Path, thread, time::Duration};
 
 /// One measurement of one process, to be judged by the budget named like its phase.
 #[derive(Debug, serde::Serialize)]
@@ -76,6 +77,10 @@ fn each_node(
     Ok(samplers.into_iter().map(outcome).collect())
 }
 
+fn spoilt(doing: &str, path: &Path, error: &io::Error) -> ScenarioError {
+    ScenarioError::Spoilt(format!("cannot {doing} {}: {error}", path.display()))
+}
+
 /// How often work is repeated that must leave nothing behind: few times in CI, many in `scripts/soak`.
 fn repeated(variable: &str, in_ci: usize) -> usize {
     std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(in_ci)
@@ -119,6 +124,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "leader-changes", run: leader_changes::run },
     Scenario { name: "tasks", run: tasks::run },
     Scenario { name: "nine", run: nine_nodes::run },
+    Scenario { name: "launches", run: launches::run },
     Scenario { name: "snapshot", run: snapshot::run },
     Scenario { name: "hooks", run: hooks::run },
     Scenario { name: "deploys", run: deploys::run },
@@ -142,6 +148,7 @@ pub const PHASES: &[&str] = &[
     nine_nodes::LAUNCHING,
     nine_nodes::LEADER,
     nine_nodes::OTHER,
+    launches::PHASE,
     snapshot::SENT,
     snapshot::TAKEN,
     snapshot::AFTER,
