@@ -91,3 +91,17 @@ fn a_node_with_seeds_joins_what_it_finds_and_originates_only_where_nobody_is() {
     assert_eq!((still.cluster_id, still.nodes.len()), (other.cluster_id, 1));
     assert_eq!(first.status().expect("it leads").nodes.len(), 2);
 }
+
+#[test]
+fn a_seed_may_be_a_name_and_one_that_nobody_knows_keeps_nobody_out() {
+    // Names lead to 127.0.0.1, where no other test listens at a port that the system chose.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let address = format!("127.0.0.1:{port}");
+    let mut first = Daemon::placed(&address, &address, None, "originate = true\ncluster_name = \"test\"\nname = \"n1\"\n");
+    first.start();
+    first.until("it leads", |status| status.leader.is_some());
+    let seeds = ["no-such-host.invalid".to_owned(), format!("localhost:{port}")];
+    let second = Daemon::join("n2", &first.token("manager"), &[&seeds[0], &seeds[1]]);
+    let cluster = first.until("it joined", |status| status.nodes.iter().filter(|n| n.state == "ready").count() == 2).cluster_id;
+    second.until("it is in the same cluster", |seen| seen.cluster_id == cluster);
+}

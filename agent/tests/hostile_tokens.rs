@@ -49,6 +49,68 @@ fn wrong_expired_and_used_tokens_are_refused_by_name_and_change_nothing() {
 }
 
 #[test]
+fn a_token_lets_in_as_many_as_it_says_each_key_once() {
+    use v1::{write_reply::Result as Reply, write_request::Op};
+    let first = leader();
+    let op = Op::TokenCreate(v1::TokenCreate { role: "worker".into(), ttl_ms: 600_000, uses: 2 });
+    let Some(Reply::TokenCreated(created)) = first.write(op).expect("it leads").result else { panic!("asked for a token") };
+    let mut nodes: Vec<Daemon> = ["w1", "w2"].iter().map(|name| Daemon::join(name, &created.token, &[&first.address])).collect();
+    let ready = |status: &v1::Status| status.nodes.iter().filter(|node| node.state == "ready").count() == 3;
+    first.until("both are in", ready);
+    // One that starts again is no third.
+    nodes[0].kill();
+    nodes[0].start();
+    first.until("it is back", ready);
+    let mut third = Daemon::join("w3", &created.token, &[&first.address]);
+    assert_eq!(third.ended().code(), Some(2));
+    assert!(third.log().contains("was used already"), "{}", third.log());
+    assert_eq!(first.status().expect("it leads").nodes.len(), 3);
+}
+
+#[test]
+fn guesses_take_half_a_second_each_and_are_ten_a_second_in_all() {
+    use agent::drivers::pki;
+    use common::intruder::Intruder;
+    use std::time::Instant;
+    use tonic::Code;
+    const GUESSES: usize = 48;
+    let first = leader();
+    let before = first.picture();
+    let began = Instant::now();
+    let (mut heard, mut unheard) = (0, 0);
+    let guess = |number: usize| {
+        let request = v1::JoinRequest {
+            token_secret: format!("t{number:032x}"),
+            csr: pki::new_csr(&pki::new_key()).expect("a good key"),
+            name: "n".into(),
+            address: "127.0.0.1:1".into(),
+            commands_known: 1000,
+            ..Default::default()
+        };
+        let asked = Instant::now();
+        let answer = common::block_on(async |spawner| Intruder::stranger().channel(&spawner, &first.address).join().join(request).await);
+        (answer.expect_err("a guess").code(), asked.elapsed())
+    };
+    std::thread::scope(|scope| {
+        let guess = &guess;
+        let all: Vec<_> = (0..GUESSES).map(|number| scope.spawn(move || guess(number))).collect();
+        for answer in all {
+            match answer.join().expect("it was refused") {
+                (Code::ResourceExhausted, _) => unheard += 1,
+                (code, took) => {
+                    heard += 1;
+                    assert!(took >= Duration::from_millis(500), "{code:?} after {took:?}");
+                }
+            }
+        }
+    });
+    // As many as may come at once, and ten for each second that began.
+    let most = 10 + (began.elapsed().as_secs() as usize + 1) * 10;
+    assert!(heard >= 1 && heard <= most && unheard >= 1, "{heard} of {GUESSES} were looked at in {:?}", began.elapsed());
+    assert_eq!(first.picture(), before);
+}
+
+#[test]
 fn a_token_of_another_cluster_is_refused_before_the_secret_is_sent() {
     let (ours, theirs) = (leader(), leader());
     let (our_token, their_token) = (ours.token("manager"), theirs.token("manager"));

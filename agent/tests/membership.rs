@@ -235,3 +235,29 @@ fn the_leader_can_be_removed_and_a_new_node_takes_its_old_address() {
     assert_eq!((found.address.as_str(), found.state.as_str()), (old.address.as_str(), "ready"));
     assert_eq!(new.value("k").expect("it is answered").as_deref(), Some("v"));
 }
+
+#[test]
+fn a_leader_that_is_asked_to_stop_hands_on_before_it_goes() {
+    let mut nodes = vec![Daemon::originate()];
+    nodes[0].until("it leads", |status| status.leader.is_some());
+    for name in ["n2", "n3"] {
+        let node = Daemon::join(name, &nodes[0].token("manager"), &[&nodes[0].address]);
+        nodes.push(node);
+    }
+    let whole = |status: &v1::Status| status.voters.len() == 3 && status.nodes.iter().all(|n| n.state == "ready");
+    for _ in 0..2 {
+        let status = nodes[0].until("three managers", |status| whole(status) && status.leader.is_some());
+        let old = status.nodes.iter().find(|n| n.leader).expect("one leads").name.clone();
+        let term = nodes[0].member().term;
+        let place = ["n1", "n2", "n3"].iter().position(|name| *name == old).expect("it is one of these");
+        assert_eq!(nodes[place].stop().code(), Some(0), "{}", nodes[place].log());
+        // Nobody had to notice anything: when it is gone, its heir has been elected, in the very next term.
+        let next = &nodes[(place + 1) % 3];
+        let heirs: Vec<v1::Member> = nodes.iter().enumerate().filter(|(n, _)| *n != place).map(|(_, node)| node.member()).collect();
+        assert!(heirs.iter().all(|heir| heir.term == term + 1), "{old} stopped in term {term}: {heirs:?}");
+        next.set("k", &old).expect("the heir writes");
+        nodes[place].start();
+    }
+    let back = nodes[0].until("all are back", whole);
+    assert_eq!(back.nodes.len(), 3, "membership and identity stayed");
+}

@@ -74,6 +74,10 @@ impl ConfigError {
             }
             ConfigError::NoDataDir => Some("give --data-dir DIR, or data_dir in the file that --config names".into()),
             ConfigError::NoAddress { .. } => Some("say `advertise = \"HOST:PORT\"`, where others reach this node".into()),
+            ConfigError::Needs { other: "seeds", .. } => Some(
+                "seeds = [\"HOST\", …]: where this node looks for the others; addresses, DNS names, https://… or file:///… of a list"
+                    .into(),
+            ),
             ConfigError::TokenFile { .. } => Some("`disco token create` prints one: DISCO1-…".into()),
             _ => None,
         }

@@ -327,6 +327,10 @@ impl Sources {
             instance: self.take("instance", Raw::name)?,
             provider: self.provider()?,
         };
+        // Without them each machine that starts from the image would begin a cluster of its own.
+        if let Some(given) = self.given.get("image").filter(|_| config.seeds.is_empty()) {
+            return Err(ConfigError::Needs { origin: given.origin.clone(), other: "seeds" });
+        }
         let timings = [config.heartbeat_interval_ms * 2, config.election_timeout_min_ms, config.election_timeout_max_ms - 1];
         if !timings.is_sorted() {
             return Err(ConfigError::Timings {

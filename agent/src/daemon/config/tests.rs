@@ -126,6 +126,8 @@ fn what_is_not_allowed_is_refused_by_name() {
         (&[D, "--provider-kind=aws", "--provider-region=EU"], "", &["`--provider-region` cannot be `EU`"]),
         (&[D, "--provider-endpoint=ftp://x"], "", &["`--provider-endpoint` cannot be `ftp://x`"]),
         (&[D, "--provider-kind=local"], "", &["`--provider-kind` needs `provider.root`"]),
+        (&[D, "--image=/i", "--originate"], "", &["`--image` needs `seeds`", "seeds = ["]),
+        (&[D, "--image=/i", "--seeds="], "", &["`--image` needs `seeds`"]),
         (&[D, "--provider-root=/p"], "", &["`--provider-root` needs `provider.kind`"]),
         (&[D, "--config=/nonexistent/f"], "", &["cannot read /nonexistent/f"]),
         (&[D], "name = 'a\nb = 1", &["disco.toml is no configuration: line 1"]),
