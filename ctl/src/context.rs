@@ -16,6 +16,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// What was done to make the cluster, step by step: who has it made the machines.
+pub const JOURNAL: &str = "journal.jsonl";
 /// No file of `.disco/` that is read whole may be longer.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const CLUSTER: &str = "cluster.json";
@@ -133,6 +135,15 @@ impl Context {
             return Err(self.damaged(CLUSTER, format!("`{}` is not a cluster id", file.id)));
         }
         Ok(Some(file))
+    }
+
+    /// The cluster whose machines this folder made, and so knows; none with `--socket` or in a folder that may only ask
+    /// (`disco ca issue`). Such a one sees no machines, which must not be taken for "there are none".
+    ///
+    /// # Errors
+    /// `cluster.json` is damaged.
+    pub fn own_cluster(&self) -> Result<Option<ClusterFile>, Failure> {
+        if self.socket.is_some() || !self.file(JOURNAL).exists() { Ok(None) } else { self.cluster() }
     }
 
     /// # Errors

@@ -8,6 +8,8 @@ use agent::drivers::pki::{self, PkiError, Trust, pem};
 use agent::model::authority::{Authorities, Certificate};
 use std::sync::Arc;
 
+pub const CANNOT_ISSUE: &str = "cannot get an administrator's certificate";
+
 /// What this identity shows, and whom it believes: nodes of its own cluster.
 ///
 /// # Errors
@@ -39,7 +41,7 @@ fn trust(identity: &Identity) -> Result<Arc<Trust>, Failure> {
 /// # Errors
 /// Nobody answers, or the answer is no.
 pub async fn issue(context: &Context, client: &mut Client) -> Result<(Identity, Vec<String>), Failure> {
-    let what = "cannot get an administrator's certificate";
+    let what = CANNOT_ISSUE;
     let damaged = |e: &PkiError| Failure::broke(what).caused_by(e);
     let key = match context.key()? {
         Some(text) => pem::key_from_pem(text.as_bytes(), "key in admin.key").map_err(|e| damaged(&e))?,

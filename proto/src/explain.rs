@@ -7,6 +7,11 @@ use std::{error::Error, io};
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
+/// How the explanation begins when it was our side that did not believe the other's certificate.
+pub const REFUSES_THEIRS: &str = "its certificate is refused";
+/// And when it was the other side that did not believe ours.
+pub const REFUSES_OURS: &str = "it refuses our certificate";
+
 /// The root cause of `error`, in a few words.
 pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
@@ -45,10 +50,10 @@ fn explain_io(error: &io::Error) -> String {
 
 fn explain_tls(error: &TlsError) -> String {
     match error {
-        TlsError::InvalidCertificate(CertificateError::Other(other)) => format!("its certificate is refused: {other}"),
+        TlsError::InvalidCertificate(CertificateError::Other(other)) => format!("{REFUSES_THEIRS}: {other}"),
         TlsError::InvalidCertificate(CertificateError::Expired) => "its certificate has expired".into(),
-        TlsError::InvalidCertificate(why) => format!("its certificate is refused: {why}"),
-        TlsError::AlertReceived(AlertDescription::CertificateExpired) => "it refuses our certificate: expired".into(),
+        TlsError::InvalidCertificate(why) => format!("{REFUSES_THEIRS}: {why}"),
+        TlsError::AlertReceived(AlertDescription::CertificateExpired) => format!("{REFUSES_OURS}: expired"),
         TlsError::AlertReceived(
             AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
@@ -57,7 +62,7 @@ fn explain_tls(error: &TlsError) -> String {
             | AlertDescription::UnknownCA
             // RFC 8446, 6.2: also a signature that cannot be verified.
             | AlertDescription::DecryptError,
-        ) => "it refuses our certificate".into(),
+        ) => REFUSES_OURS.into(),
         TlsError::InvalidMessage(_) => "it does not speak TLS".into(),
         other => other.to_string(),
     }

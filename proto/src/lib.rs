@@ -19,6 +19,7 @@ mod socket_path;
 mod tls;
 
 pub use channel::{Channel, ChannelLimits};
+pub use explain::{REFUSES_OURS, REFUSES_THEIRS};
 pub use io::Spawner;
 pub use routes::Routes;
 pub use seats::Standing;

@@ -58,9 +58,14 @@ pub enum Command {
         stale: bool,
     },
     TokenRotate(String),
-    /// `force`: nodes that are not there are left behind.
+    /// `folder`: whose `.disco/` gets certificate, key and addresses.
+    CaIssue {
+        folder: String,
+    },
+    /// `force`: nodes that are not there are left behind, once they were waited for.
     CaRotate {
         force: bool,
+        wait_ms: u64,
         yes: bool,
     },
     /// `consent`: the cluster's name, typed by whoever states that the lost managers are gone.

@@ -6,7 +6,7 @@ use super::inventory::Inventory;
 use super::options::Options;
 use crate::client::{Client, Patience};
 use crate::commands::addresses;
-use crate::context::{ClusterFile, Context, Lock};
+use crate::context::{ClusterFile, Context, JOURNAL, Lock};
 use crate::journal::{Journal, What};
 use crate::message::Failure;
 use crate::out::{Out, now_ms};
@@ -87,19 +87,23 @@ impl Project {
     pub fn open(context: Context, out: Out, spawner: &Spawner) -> Result<Project, Failure> {
         let lock = context.lock()?;
         let mut project = Project { context, out, spawner: spawner.clone(), progress: Progress::new(out), site: None, client: None, lock };
-        let path = project.context.file("journal.jsonl");
+        let path = project.context.file(JOURNAL);
         if path.exists() {
             let journal = project.open_journal()?;
             if let Some((id, name, provider)) = journal.cluster() {
                 let file = ClusterFile { id: id.to_string(), name: name.to_owned(), provider: provider.to_owned() };
                 project.settle(id, file, journal)?;
             }
+        } else if let Some(cluster) = project.context.cluster()? {
+            return Err(Failure::no(format!("the machines of cluster `{}` are not this folder's", cluster.name))
+                .because("it has no journal: it may ask the cluster and change what runs there, another folder made it")
+                .hint("use the folder that ran `disco bootstrap`; to forget the cluster here, remove .disco"));
         }
         Ok(project)
     }
 
     fn open_journal(&self) -> Result<Journal, Failure> {
-        let path = self.context.file("journal.jsonl");
+        let path = self.context.file(JOURNAL);
         let journal = Journal::open(&path).map_err(|e| Failure::broke("cannot continue without this folder's journal").caused_by(&e))?;
         if let Some(warning) = journal.warning() {
             self.out.say(format!("warning: {warning}"));

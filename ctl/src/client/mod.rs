@@ -10,7 +10,7 @@ use crate::context::{Context, Identity};
 use crate::message::Failure;
 use agent::model::limits;
 use proto::v1::disco_client::DiscoClient;
-use proto::{Channel, ChannelLimits, Spawner};
+use proto::{Channel, ChannelLimits, REFUSES_OURS, REFUSES_THEIRS, Spawner};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -50,21 +50,51 @@ pub enum CallError {
     Refused { code: Code, why: String },
     /// Nobody answered in time; of a write the outcome is unknown.
     #[error("no node of the cluster answers")]
-    Unanswered { tried: Vec<(String, String)> },
+    Unanswered { tried: Vec<(String, String)>, remedy: Remedy },
+}
+
+/// What a person may do when nobody answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    Start,
+    /// Somebody is there, and one of us two does not believe the other's certificate.
+    Certificate,
+    /// There is one door, a node's own.
+    OtherDoor,
+}
+
+impl Remedy {
+    fn of(socket: bool, tried: &[(String, String)]) -> Remedy {
+        let mistrusted = |(_, why): &(String, String)| why.contains(REFUSES_OURS) || why.contains(REFUSES_THEIRS);
+        match socket {
+            true => Remedy::OtherDoor,
+            false if tried.iter().any(mistrusted) => Remedy::Certificate,
+            false => Remedy::Start,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Remedy::Start => "`disco bootstrap` starts stopped instances again",
+            Remedy::Certificate => {
+                "after `disco ca rotate`, or a year without use, a folder needs a new certificate: whoever has one runs `disco ca issue DIR`; \
+                 on a node of the cluster `disco ca issue DIR --socket D/control.sock` needs none"
+            }
+            Remedy::OtherDoor => "--socket names the control.sock of a running discod, of a manager for most questions",
+        }
+    }
 }
 
 impl CallError {
     /// As a failure of `what`, e.g. "cannot set key `a`".
     pub fn failure(self, what: impl Into<String>) -> Failure {
         match self {
-            CallError::Refused { code: Code::Unauthenticated, why } => {
-                Failure::no(what).because(why).hint("the admin certificate of this folder is not accepted; a node's control.sock can issue another: `disco --socket PATH status`")
-            }
+            CallError::Refused { code: Code::Unauthenticated, why } => Failure::no(what).because(why).hint(Remedy::Certificate.hint()),
             CallError::Refused { why, .. } => Failure::no(what).because(why),
-            CallError::Unanswered { tried } => {
+            CallError::Unanswered { tried, remedy } => {
                 let failure = Failure::no(what);
                 let failure = tried.into_iter().fold(failure, |f, (address, why)| f.because(format!("{address}: {why}")));
-                failure.hint("`disco bootstrap` starts stopped instances again")
+                failure.hint(remedy.hint())
             }
         }
     }
@@ -239,12 +269,14 @@ impl Client {
                     Some(Err(status)) => {
                         let why = status.message();
                         let unreachable = format!("cannot reach {}: ", door.address);
-                        reached |= !why.starts_with(&unreachable);
+                        // A worker's own door will not be a manager's soon; among several doors another one may be.
+                        let is_worker = matches!(self.key, Key::Socket) && says(&status, "not_a_manager");
+                        reached |= !why.starts_with(&unreachable) && !is_worker;
                         tried.push((door.address.clone(), why.strip_prefix(&unreachable).unwrap_or(why).to_owned()));
                     }
                     None if attempt_max > ATTEMPT_MAX => {
                         let why = format!("no answer within {} s; what came of it is unknown", attempt_max.as_secs());
-                        return Err(CallError::Unanswered { tried: vec![(door.address.clone(), why)] });
+                        return Err(CallError::Unanswered { tried: vec![(door.address.clone(), why)], remedy: Remedy::Start });
                     }
                     None => {
                         reached = true;
@@ -254,7 +286,8 @@ impl Client {
             }
             let patience = if reached { self.patience.answered } else { self.patience.unreached };
             if count == 0 || started.elapsed() + pause > patience {
-                return Err(CallError::Unanswered { tried });
+                let remedy = Remedy::of(matches!(self.key, Key::Socket), &tried);
+                return Err(CallError::Unanswered { tried, remedy });
             }
             async_io::Timer::after(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -264,9 +297,14 @@ impl Client {
 
 fn worth_another_try(status: &Status) -> bool {
     // gRPC has one word for "too much right now" and "more than is allowed"; ours (`disco-code`) tells them apart.
-    let limit = status.metadata().get("disco-code").is_some_and(|code| code == "limit");
+    let limit = says(status, "limit");
     let passing = [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
     passing.contains(&status.code()) && !limit
+}
+
+/// Whether a node gave this code for programs.
+fn says(status: &Status, code: &str) -> bool {
+    status.metadata().get("disco-code").is_some_and(|given| given == code)
 }
 
 /// The node answered something else than was asked.

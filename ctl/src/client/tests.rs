@@ -152,6 +152,31 @@ fn a_no_is_final() {
 }
 
 #[test]
+fn what_may_help_depends_on_why_nobody_answered() {
+    let tried = |why: &str| {
+        vec![("127.0.0.1:1".to_owned(), "connection refused (nothing listens there)".to_owned()), ("b:1".to_owned(), why.to_owned())]
+    };
+    for (socket, why, remedy) in [
+        (false, "no answer in time", Remedy::Start),
+        (false, "its certificate is refused: expired", Remedy::Certificate),
+        (false, "lost the connection to b:1: it refuses our certificate", Remedy::Certificate),
+        (true, "this node is a worker; ask node 1 at a:1, which leads", Remedy::OtherDoor),
+    ] {
+        assert_eq!(Remedy::of(socket, &tried(why)), remedy, "{why}");
+    }
+}
+
+#[test]
+fn a_workers_own_door_is_not_asked_again_for_long() {
+    let worker = || Err(coded(Status::unavailable("this node is a worker"), "not_a_manager"));
+    with_node(vec![worker(), worker(), worker(), worker(), worker()], async |client, node| {
+        client.set_patience(Patience { answered: Duration::from_secs(3600), unreached: Duration::from_millis(200) });
+        client.write(scale()).await.expect_err("it does not become a manager");
+        assert!(!node.asked.lock().unwrap().is_empty());
+    });
+}
+
+#[test]
 fn when_nobody_answers_every_address_and_its_reason_is_named() {
     with_node(vec![], async |client, _| {
         client.doors.remove(1);
@@ -163,7 +188,7 @@ fn when_nobody_answers_every_address_and_its_reason_is_named() {
         assert_eq!(
             text,
             format!(
-                "error: cannot scale to 3\n  caused by: {dead}: no such file\nhint: `disco bootstrap` starts stopped instances again\n"
+                "error: cannot scale to 3\n  caused by: {dead}: no such file\nhint: --socket names the control.sock of a running discod, of a manager for most questions\n"
             )
         );
     });

@@ -1,26 +1,45 @@
-//! `disco ca rotate`: a new certificate authority takes the place of the one in force, while everything goes on.
+//! `disco ca issue`: another folder may ask too. `disco ca rotate`: a new certificate authority takes the place of the one in force, while everything goes on.
 //!
 //! The cluster does each stage when every node is ready for it, and this command leads from one to the next, so that it can
 //! get its own certificate before the old authority is dropped. Interrupted, it is run again and goes on where it was.
 
 use super::Desk;
+use crate::args::Global;
 use crate::bootstrap::ops::ask;
 use crate::bootstrap::project::Progress;
 use crate::client::Client;
+use crate::context::{ClusterFile, Context};
 use crate::identity;
 use crate::message::{Exit, Failure};
 use proto::{
     Spawner,
     v1::{self, write_request::Op},
 };
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const WHAT: &str = "cannot replace the certificate authority";
-/// For all nodes to be ready for the next stage: those that are there take seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(250);
 
-pub async fn rotate(mut desk: Desk, spawner: &Spawner, force: bool, yes: bool) -> Result<Exit, Failure> {
+/// For whom to wait at each stage, and how long: nodes that are there take seconds.
+pub struct Wait {
+    patience: Duration,
+    force: bool,
+    /// Those that were waited for once: nobody waits for them at the next stage.
+    left_behind: Vec<String>,
+}
+
+impl Wait {
+    pub fn new(wait_ms: u64, force: bool) -> Wait {
+        Wait { patience: Duration::from_millis(wait_ms), force, left_behind: Vec::new() }
+    }
+
+    fn is_over(&self, began: Instant, missing: &[String]) -> bool {
+        began.elapsed() > self.patience || missing.iter().all(|node| self.left_behind.contains(node))
+    }
+}
+
+pub async fn rotate(mut desk: Desk, spawner: &Spawner, wait: Wait, yes: bool) -> Result<Exit, Failure> {
     let status = desk.client.status(false).await.map_err(|e| e.failure(WHAT))?;
     if status.ca.is_none() {
         let question = format!("Replace the certificate authority of cluster {}? Tokens that are out end with it.", status.cluster);
@@ -31,24 +50,59 @@ pub async fn rotate(mut desk: Desk, spawner: &Spawner, force: bool, yes: bool) -
     }
     let progress = Progress::new(desk.out);
     progress.line("every manager holds the new keys");
-    let index = lead(&mut desk, spawner, &progress, force).await?;
+    let index = lead(&mut desk, spawner, &progress, wait).await?;
     // Once more: only now is the new authority the only one.
     certify(&mut desk, spawner).await?;
     desk.changed(
         &v1::WriteReply { index, ..Default::default() },
-        "only the new certificate authority is believed; other administrators need new certificates (`disco --socket D/control.sock` works for them)",
+        "only the new certificate authority is believed; other administrators' folders get new certificates by `disco ca issue DIR`",
     )
 }
 
+/// Lets another folder in: its own key if it has one, so that it can be done again.
+pub async fn issue(mut desk: Desk, folder: String) -> Result<Exit, Failure> {
+    let cluster = desk.client.status(true).await.map_err(|e| e.failure(identity::CANNOT_ISSUE))?;
+    std::fs::create_dir_all(&folder).map_err(|e| Failure::broke(format!("cannot make the folder {folder}")).caused_by(&e))?;
+    let other = Context::new(&Global { dir: Some(PathBuf::from(folder)), ..Global::default() })?;
+    other.make_disco()?;
+    let (identity, told) = identity::issue(&other, &mut desk.client).await?;
+    let known = desk.client.addresses();
+    // Last, because a folder with `cluster.json` counts as one that has the rest.
+    other.write_identity(&identity)?;
+    other.write_addresses(if desk.context.socket.is_some() { &told } else { &known })?;
+    if other.cluster()?.is_none() {
+        let provider = if desk.context.socket.is_some() { None } else { desk.context.cluster()? }.map(|here| here.provider);
+        other.write_cluster(&ClusterFile {
+            id: cluster.cluster_id,
+            name: cluster.cluster.clone(),
+            provider: provider.unwrap_or_default(),
+        })?;
+    }
+    let shown = other.folder.display();
+    if desk.out.json {
+        desk.out.document(&serde_json::json!({ "folder": shown.to_string(), "cluster": cluster.cluster }))?;
+    } else {
+        desk.out.say(format!(
+            "{shown} administers cluster {}: `disco --dir {shown} status`; keep its .disco as you keep a password",
+            cluster.cluster
+        ));
+    }
+    Ok(Exit::Done)
+}
+
 /// From stage to stage, until there is no change under way.
-async fn lead(desk: &mut Desk, spawner: &Spawner, progress: &Progress, force: bool) -> Result<u64, Failure> {
+async fn lead(desk: &mut Desk, spawner: &Spawner, progress: &Progress, mut wait: Wait) -> Result<u64, Failure> {
     let (mut began, mut told, mut index) = (Instant::now(), String::new(), 0);
     loop {
         let status = desk.client.status(false).await.map_err(|e| e.failure(WHAT))?;
         let Some(change) = status.ca else { return Ok(index) };
         let waits = change.waits_for.join(", ");
-        let late = began.elapsed() > PATIENCE;
-        if waits.is_empty() || force && late {
+        let late = wait.is_over(began, &change.waits_for);
+        if waits.is_empty() || wait.force && late {
+            if !waits.is_empty() && wait.left_behind != change.waits_for {
+                progress.line(format!("leaving {waits} behind"));
+                wait.left_behind.clone_from(&change.waits_for);
+            }
             match change.stage.as_str() {
                 "introduced" => progress.line("every node believes the new authority"),
                 "certifying" => {
@@ -57,7 +111,7 @@ async fn lead(desk: &mut Desk, spawner: &Spawner, progress: &Progress, force: bo
                 }
                 _ => progress.line("every node shows its new certificate"),
             }
-            let advance = v1::CaAdvance { from: change.stage, force: force && late };
+            let advance = v1::CaAdvance { from: change.stage, force: !waits.is_empty() };
             index = desk.client.write(Op::CaAdvance(advance)).await.map_err(|e| e.failure(WHAT))?.index;
             began = Instant::now();
         } else if late {

@@ -37,7 +37,7 @@ pub async fn list(global: &Global, out: Out, spawner: &Spawner, stale: bool) -> 
 
 /// What the provider sees by itself: no wishes, no nodes, only machines. Where it has nothing to say, `failure` it is.
 fn from_provider(context: &Context, out: Out, failure: Failure) -> Result<Vec<v1::Instance>, Failure> {
-    let cluster = if context.socket.is_some() { None } else { context.cluster()? };
+    let cluster = context.own_cluster()?;
     let Some(cluster) = cluster else { return Err(failure) };
     let Some(id) = cluster.cluster_id() else { return Err(failure) };
     let provider = provider_of(context, id, &cluster)?;

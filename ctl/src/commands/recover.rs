@@ -7,6 +7,7 @@
 use super::Desk;
 use crate::bootstrap::project::provider_of;
 use crate::client::{CallError, Client, Patience};
+use crate::context::JOURNAL;
 use crate::journal::{Journal, What};
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
@@ -76,7 +77,7 @@ struct Note(Option<Journal>);
 
 impl Note {
     fn begin(desk: &Desk, survivor: &str, lost: &[String]) -> Result<Note, Failure> {
-        let path = desk.context.file("journal.jsonl");
+        let path = desk.context.file(JOURNAL);
         if desk.context.socket.is_some() || !path.exists() {
             return Ok(Note(None));
         }
@@ -109,8 +110,7 @@ fn doors(desk: &Desk, spawner: &Spawner) -> Result<(Vec<Client>, Vec<String>), F
 
 /// What the provider says, if it says that every one of them is gone.
 fn confirmed_by_provider(desk: &Desk, lost: &[v1::Node]) -> Result<Option<String>, Failure> {
-    let cluster = if desk.context.socket.is_some() { None } else { desk.context.cluster()? };
-    let Some((cluster, id)) = cluster.and_then(|c| Some((c.clone(), c.cluster_id()?))) else { return Ok(None) };
+    let Some((cluster, id)) = desk.context.own_cluster()?.and_then(|c| Some((c.clone(), c.cluster_id()?))) else { return Ok(None) };
     let provider = provider_of(&desk.context, id, &cluster)?;
     let seen = provider.describe().map_err(|e| Failure::broke(WHAT).caused_by(&e))?;
     let gone = |node: &v1::Node| {

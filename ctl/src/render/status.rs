@@ -38,8 +38,10 @@ pub fn screen(status: &v1::Status, now_ms: u64, paint: Paint) -> String {
 fn headline(status: &v1::Status, paint: Paint) -> String {
     let ready = status.nodes.iter().filter(|n| n.state == "ready").count();
     let managers = status.nodes.iter().filter(|n| n.role == "manager").count();
-    let counts = format!("{ready} of {} nodes ready", status.desired_nodes);
-    let counts = if ready as u64 == u64::from(status.desired_nodes) { paint.green(&counts) } else { paint.yellow(&counts) };
+    // Nodes that joined by themselves may be more than anybody asked a provider for.
+    let nodes = status.nodes.iter().filter(|n| n.state != "left").count().max(status.desired_nodes as usize);
+    let counts = format!("{ready} of {nodes} nodes ready");
+    let counts = if ready == nodes { paint.green(&counts) } else { paint.yellow(&counts) };
     let leader = match status.leader.as_deref().map(|id| status.nodes.iter().find(|n| n.id == id).map_or(short(id), |n| n.name.as_str())) {
         Some(name) => format!("leader {}", plain(name)),
         None => paint.red("no leader"),

@@ -22,7 +22,10 @@ use proto::{Channel, ChannelLimits, Spawner, v1, v1::peer_client::PeerClient};
 use rustls::ClientConfig;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tonic::Status;
@@ -44,12 +47,32 @@ struct Shared {
     links: Mutex<BTreeMap<NodeId, Link>>,
     /// Where the last report went, kept open for the next.
     reporting: Mutex<Option<(String, Channel)>>,
+    /// Whether it was said that nobody believes this node's certificate any more, or it theirs.
+    estranged: AtomicBool,
 }
 
 impl Peers {
     /// No link yet. What ends (calls, links) is reported through `door`.
     pub fn new(spawner: Spawner, door: Door, tls: TlsFor) -> Peers {
-        Peers(Arc::new(Shared { spawner, door, tls, links: Mutex::default(), reporting: Mutex::default() }))
+        Peers(Arc::new(Shared {
+            spawner,
+            door,
+            tls,
+            links: Mutex::default(),
+            reporting: Mutex::default(),
+            estranged: AtomicBool::new(false),
+        }))
+    }
+
+    /// Says once that this node is a stranger to all it asks, and so cannot come back by itself.
+    fn note_estranged(&self, estranged: bool, why: &str) {
+        let was = self.0.estranged.swap(estranged, Ordering::Relaxed);
+        if estranged && !was {
+            log::warn!(
+                "no node of the cluster believes this node, or it them: {why}. If the certificate authority was replaced while it was \
+                 away, take it out with `disco node rm` and let it join anew, with an empty data dir"
+            );
+        }
     }
 
     /// Queues Raft messages for a member. What does not fit is dropped and the node reported unreachable.

@@ -5,7 +5,7 @@ use crate::{
     drivers::api::{convert, refusal::code_of},
     model::{authority::Authorities, ids::NodeId, io::Input, query::Report, task::Orders},
 };
-use proto::v1;
+use proto::{REFUSES_OURS, REFUSES_THEIRS, v1};
 use tonic::Status;
 
 /// Addresses asked in one go; the replica asks again soon.
@@ -23,6 +23,7 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Strin
     let mut left: Vec<String> = try_in_order.into_iter().rev().collect();
     let mut asked: Vec<String> = Vec::new();
     let mut best = nobody;
+    let mut strangers: Vec<String> = Vec::new();
     while let Some(address) = left.pop()
         && asked.len() < TRIES_MAX
     {
@@ -34,11 +35,23 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Strin
                 left.push(at.clone());
                 best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders, authorities };
             }
-            Ok(answer) => return answer,
+            Ok(answer) => {
+                peers.note_estranged(false, "");
+                return answer;
+            }
             Err(status) if code_of(&status) == "removed" => return Input::Removed,
-            Err(status) => log::debug!("report to {address}: {}", status.message()),
+            Err(status) => {
+                log::debug!("report to {address}: {}", status.message());
+                if [REFUSES_OURS, REFUSES_THEIRS].iter().any(|words| status.message().contains(words)) {
+                    strangers.push(status.message().to_owned());
+                }
+            }
         }
         asked.push(address);
+    }
+    // Who is merely away may be back; strangers stay strangers.
+    if let Some(why) = strangers.last().filter(|_| strangers.len() == asked.len()) {
+        peers.note_estranged(true, why);
     }
     best
 }

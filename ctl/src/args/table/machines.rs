@@ -88,12 +88,27 @@ pub const SPECS: &[Spec] = &[
         parse: |w| Ok(Command::Recover { consent: w.value("consent").map(str::to_owned) }),
     },
     Spec {
+        words: &["ca", "issue"],
+        operands: &[needs("DIR")],
+        flags: &[],
+        summary: "let another folder administer the cluster, or let it in again",
+        about: "Writes an administrator's certificate, its key and the nodes' addresses into DIR/.disco: for a colleague, another\nmachine, or a folder whose certificate ended with the old authority (`disco ca rotate`) or after a year without use.\nOn a node, --socket D/control.sock needs no certificate. Keep DIR/.disco as secret as a password.",
+        parse: |w| Ok(Command::CaIssue { folder: w.required(0) }),
+    },
+    Spec {
         words: &["ca", "rotate"],
         operands: &[],
-        flags: &[switch("force", "after a minute, leave nodes behind that are not there: they must join anew"), YES],
+        flags: &[
+            valued("wait", "TIME", "how long to wait for nodes that are not there (default: 60s)"),
+            switch("force", "leave nodes behind that are not there after that time: they must join anew"),
+            YES,
+        ],
         summary: "replace the cluster's certificate authority, while everything goes on",
         about: "For when somebody who should not may have its key: a manager that was removed, a stolen disk. Every node and this\nfolder get new certificates before the old authority is dropped; run it again if it was interrupted. Join tokens that\nare out end with the old one.",
-        parse: |w| Ok(Command::CaRotate { force: w.switch("force"), yes: w.switch("yes") }),
+        parse: |w| {
+            let wait_ms = w.value("wait").map_or(Ok(60_000), units::duration)?;
+            Ok(Command::CaRotate { force: w.switch("force"), wait_ms, yes: w.switch("yes") })
+        },
     },
     Spec {
         words: &["instance", "ls"],

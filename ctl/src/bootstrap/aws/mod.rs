@@ -50,8 +50,9 @@ pub fn provider(project: &mut Project) -> Result<AwsProvider, Failure> {
 
 /// The same without the folder's lock, for who only looks; none in a folder of another provider.
 fn of_folder(context: &Context) -> Result<Option<(AwsProvider, Notes)>, Failure> {
-    let here = if context.socket.is_some() { None } else { context.cluster()? };
-    let Some((cluster, id)) = here.filter(|cluster| cluster.provider == KIND).and_then(|c| Some((c.clone(), c.cluster_id()?))) else {
+    let Some((cluster, id)) =
+        context.own_cluster()?.filter(|cluster| cluster.provider == KIND).and_then(|c| Some((c.clone(), c.cluster_id()?)))
+    else {
         return Ok(None);
     };
     let notes = Notes::read(context)?;
