@@ -31,7 +31,7 @@ fn trust(identity: &Identity) -> Result<Arc<Trust>, Failure> {
     installed().map_err(|e| {
         Failure::broke("cannot use this folder's certificate")
             .caused_by(&e)
-            .hint("remove .disco/admin.crt; `disco bootstrap` gets another one from a node on this machine")
+            .hint("remove .disco/admin.crt; `disco bootstrap` gets another one from a node of the cluster")
     })?;
     Ok(trust)
 }

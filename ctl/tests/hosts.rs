@@ -213,6 +213,42 @@ fn three_machines_become_a_cluster_that_is_mended_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_lost_certificate_makes_no_second_cluster_and_a_dead_machine_stops_no_scale() {
+    let lab = Lab::new(&[&[], &[], &[]]);
+    lab.ok(&["bootstrap", "--yes"]);
+    lab.ok(&["kv", "set", "kept", "yes"]);
+
+    // The first listed machine has nothing on it any more, and this folder nothing that lets it in.
+    lab.machine_ok(&["remove", "m1"]);
+    lab.start(1);
+    lab.write_scripts();
+    let certificate = lab.project.path().join(".disco/admin.crt");
+    fs::remove_file(&certificate).expect("it was there");
+    (2..=3).for_each(|number| drop(lab.machine_ok(&["stop", &format!("m{number}")])));
+    let words = lab.refused(&["bootstrap", "--yes"]);
+    assert!(words.contains("cannot tell whether this cluster runs already") && words.contains("hint:"), "{words}");
+    lab.is_clean(1);
+    (2..=3).for_each(|number| lab.start(number));
+    lab.ok(&["bootstrap", "--yes"]);
+    lab.are_nodes(3);
+    assert_eq!(lab.project.ok(&["kv", "get", "kept"]), "yes\n", "it is the cluster that was there");
+
+    // One died for good: it is taken out, named, and waited for no more.
+    lab.machine_ok(&["stop", "m3"]);
+    wait_until(SOON, "the lost host is told of", || lab.nodes("lost").len() == 1, || lab.tell());
+    for _ in 0..2 {
+        let words = lab.ok(&["scale", "2"]);
+        assert!(words.contains(&format!("cannot get onto host {}", lab.address(3))), "{words}");
+        lab.are_nodes(2);
+    }
+    lab.start(3);
+    lab.ok(&["scale", "3"]);
+    lab.are_nodes(3);
+    lab.ok(&["destroy", "--yes"]);
+    (1..=3).for_each(|number| lab.is_clean(number));
+}
+
+#[test]
 fn a_bootstrap_killed_anywhere_and_run_again_ends_as_if_nothing_had_been() {
     let mut chance = Chance::new();
     let lab = Lab::new(&[&[], &[], &[]]);

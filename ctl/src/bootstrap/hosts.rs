@@ -75,9 +75,14 @@ pub async fn ssh_install(project: &mut Project) -> Result<(), Failure> {
 
 async fn install_first(project: &mut Project) -> Result<(), Failure> {
     let first = first_of(&Inventory::read(&project.context)?)?;
+    let (cluster, name) = cluster_of(project)?;
+    // A lost certificate looks like a cluster that was never made: what is out there decides, not what is here.
+    let carriers = carriers(project, cluster).await?;
+    if !carriers.is_empty() {
+        return readmit(project, carriers).await;
+    }
     let machine = connect(project, &first).await?;
     let found = look(&machine).await?;
-    let (cluster, name) = cluster_of(project)?;
     check_owner(&first, &found, cluster)?;
     let config = NodeConfig {
         name: &first.node_name(),
@@ -90,8 +95,51 @@ async fn install_first(project: &mut Project) -> Result<(), Failure> {
     };
     let config = found.cluster.is_none().then(|| config.text());
     install(project, &first, &machine, &found, config).await?;
-    let node = format!("host {}", first.address);
-    admission::through(project, &machine, &node, None, &first.node_address()).await
+    admit(project, &first, &machine).await
+}
+
+async fn admit(project: &mut Project, entry: &Entry, machine: &Machine) -> Result<(), Failure> {
+    admission::through(project, machine, &format!("host {}", entry.address), None, &entry.node_address()).await
+}
+
+/// Hosts that have a node of this cluster, although this folder holds no certificate of it. A second cluster of the same id
+/// would take their nodes for strangers, and wipe them: so every host we were on is looked at, and one that stays silent
+/// may be one of them.
+async fn carriers(project: &Project, cluster: ClusterId) -> Result<Vec<Visit>, Failure> {
+    let inventory = Inventory::read(&project.context)?;
+    let touched = inventory.hosts.iter().filter(|entry| entry.touched);
+    let visits: Vec<_> = touched.map(|entry| project.spawner.0.spawn(visit(entry.clone(), inventory.target(entry)))).collect();
+    let (mut carriers, mut silent) = (Vec::new(), None);
+    for visit in visits {
+        match visit.await {
+            Ok(visit) if visit.found.cluster.as_ref() == Some(&cluster.to_string()) => carriers.push(visit),
+            Ok(_) => {}
+            Err(failure) => silent = Some(failure),
+        }
+    }
+    let Some(failure) = silent.filter(|_| carriers.is_empty()) else { return Ok(carriers) };
+    Err(Failure::no("cannot tell whether this cluster runs already").because(failure.in_one_line()).hint(format!(
+        "run `disco bootstrap` again when it can be reached; a machine that is gone for good is taken out of {}",
+        project.context.file("hosts.json").display()
+    )))
+}
+
+/// Starts these nodes, and goes through the first one that lets us in again.
+async fn readmit(project: &mut Project, carriers: Vec<Visit>) -> Result<(), Failure> {
+    for Visit { entry, machine, found } in &carriers {
+        project.progress.line(format!("host {} has a node of this cluster; this folder has no certificate", entry.address));
+        if let Err(failure) = install(project, entry, machine, found, None).await {
+            project.progress.line(failure.in_one_line());
+        }
+    }
+    let mut admitted = Ok(());
+    for Visit { entry, machine, .. } in &carriers {
+        admitted = admit(project, entry, machine).await;
+        if admitted.is_ok() {
+            break;
+        }
+    }
+    admitted
 }
 
 fn cluster_of(project: &mut Project) -> Result<(ClusterId, String), Failure> {
@@ -359,7 +407,13 @@ async fn dismiss(project: &mut Project, entry: &Entry) -> Result<(), Failure> {
     for node in nodes_at(project, entry).await? {
         remove(project, &node).await?;
     }
-    if entry.touched { uninstall(project, entry).await } else { Ok(()) }
+    // The cluster is rid of it. A machine that died for good must not stand in the way of every later scale.
+    if entry.touched
+        && let Err(failure) = uninstall(project, entry).await
+    {
+        project.progress.line(format!("{}; something of ours may be left on it", failure.in_one_line()));
+    }
+    Ok(())
 }
 
 async fn uninstall(project: &mut Project, entry: &Entry) -> Result<(), Failure> {

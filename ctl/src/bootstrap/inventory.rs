@@ -48,7 +48,7 @@ impl Inventory {
         context.write_json(FILE, self)
     }
 
-    /// Takes what client.js lists; what it no longer lists stays known until nothing of ours is on it.
+    /// Takes what client.js lists, in its order; what it no longer lists stays known until nothing of ours is on it.
     pub fn take(&mut self, listed: &[HostOption]) {
         self.hosts.iter_mut().for_each(|entry| entry.listed = false);
         for host in listed {
@@ -63,8 +63,12 @@ impl Inventory {
             self.hosts.push(Entry { ordinal, address, user, port, host_key, listed: true, touched: false });
         }
         self.hosts.retain(|entry| entry.listed || entry.touched);
+        // A stable sort: those that are not listed stay as they were, at the end.
+        let place = |entry: &Entry| listed.iter().position(|host| host.address == entry.address).unwrap_or(listed.len());
+        self.hosts.sort_by_key(place);
     }
 
+    /// In the order of client.js.
     pub fn listed(&self) -> Vec<Entry> {
         self.hosts.iter().filter(|entry| entry.listed).cloned().collect()
     }
@@ -114,8 +118,11 @@ mod tests {
         inventory.hosts[1].touched = true;
         inventory.take(&listed(&["c", "d"]));
         let seen: Vec<_> = inventory.hosts.iter().map(|e| (e.address.as_str(), e.ordinal, e.listed)).collect();
-        assert_eq!(seen, [("b", 2, false), ("c", 3, true), ("d", 4, true)]);
+        assert_eq!(seen, [("c", 3, true), ("d", 4, true), ("b", 2, false)]);
         assert_eq!(inventory.provider_hosts(), [Host { id: "i-2".into(), address: "b:5080".into() }]);
+        inventory.take(&listed(&["e", "d", "c"]));
+        let order: Vec<_> = inventory.listed().into_iter().map(|entry| (entry.address, entry.ordinal)).collect();
+        assert_eq!(order, [("e".into(), 5), ("d".into(), 4), ("c".into(), 3)]);
         inventory.take(&listed(&["b"]));
         assert_eq!(inventory.listed().len(), 1);
         assert_eq!(inventory.listed()[0].ordinal, 2);
