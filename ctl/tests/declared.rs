@@ -96,6 +96,30 @@ fn a_plan_is_shown_before_anything_changes_and_every_roll_is_watched_to_its_end(
 }
 
 #[test]
+fn a_plan_without_a_cluster_shows_what_would_be_and_does_nothing() {
+    let project = Project::new();
+    let plan = |statements: &str| {
+        project.write(
+            "client.js",
+            &format!(
+                "export async function init() {{ return new Cluster({{ name: 'one', provider: await LocalProvider.init({{ name: 'l' }}) }}) }}
+                export async function bootstrap(cluster) {{ {statements} }}"
+            ),
+        );
+        run(&project, &["plan"])
+    };
+    let (code, out, words) = plan("console.warn('careful'); await cluster.scale(await ask('Five?') ? 5 : 2)");
+    assert_eq!((code, out.as_str()), (2, "+ 2 nodes on the local provider, without cost\n"), "{words}");
+    assert!(words.contains("warning: careful\n") && words.contains("Five? no (a plan agrees to nothing)\n"), "{words}");
+    for (statement, name) in [("run('touch', ['made'])", "run()"), ("fetch('http://127.0.0.1:9/')", "fetch()")] {
+        let (code, _, words) = plan(&format!("await {statement}"));
+        assert!(code == 1 && words.contains(&format!("{name} is not done while `disco plan` only rehearses")), "{words}");
+        assert_eq!(plan(&format!("try {{ await {statement} }} catch {{ await cluster.scale(1) }}")).0, 2, "a script may go on without");
+    }
+    assert!(!project.path().join("made").exists() && !project.path().join(".disco").exists());
+}
+
+#[test]
 fn a_script_that_fails_changes_nothing_and_is_told_with_its_line() {
     let project = alone("throw new Error('no luck')");
     let (code, _, words) = run(&project, &["bootstrap", "--yes"]);

@@ -48,7 +48,7 @@ impl Ops {
 
     async fn answer(&self, op: &str, args: &Value) -> Result<Value, Failure> {
         if op == "ask" {
-            return Ok(ask(self.out, self.yes, args["question"].as_str().unwrap_or_default())?.into());
+            return Ok(ask(self.out, self.yes, args["question"].as_str().unwrap_or_default()).await?.into());
         }
         let mut project = self.project.lock().await;
         let options = Options::read(&args["cluster"]).ok_or_else(|| Failure::broke(format!("{op} without a cluster")))?;
@@ -112,14 +112,19 @@ impl HostOps for Ops {
     }
 
     fn console(&self, level: &str, text: &str) {
-        let label = match level {
-            "warn" => "warning: ",
-            "error" => "error: ",
-            _ => "",
-        };
-        for line in text.lines() {
-            self.out.say(format!("{label}{}", plain(line)));
-        }
+        show(self.out, level, text);
+    }
+}
+
+/// A line of a script's console, for the person.
+pub fn show(out: Out, level: &str, text: &str) {
+    let label = match level {
+        "warn" => "warning: ",
+        "error" => "error: ",
+        _ => "",
+    };
+    for line in text.lines() {
+        out.say(format!("{label}{}", plain(line)));
     }
 }
 
@@ -152,11 +157,12 @@ async fn key(project: &mut Project, op: &str, args: &Value) -> Result<Value, Fai
     written.map(|_| Value::Null).map_err(|e| e.failure(format!("cannot change key `{key}`")))
 }
 
-/// True only for "yes" or "y". `yes` answers for the person; without a terminal there is nobody to ask.
+/// True only for "yes" or "y". `yes` answers for the person; without a terminal there is nobody to ask. Other work goes on
+/// while a person thinks: a script's clocks are among it.
 ///
 /// # Errors
 /// The terminal cannot be read.
-pub fn ask(out: Out, yes: bool, question: &str) -> Result<bool, Failure> {
+pub async fn ask(out: Out, yes: bool, question: &str) -> Result<bool, Failure> {
     let question = plain(question);
     if yes {
         out.say(format!("{question} yes (--yes)"));
@@ -167,9 +173,10 @@ pub fn ask(out: Out, yes: bool, question: &str) -> Result<bool, Failure> {
         return Ok(false);
     }
     out.say(format!("{question} [yes/no]"));
-    let mut answer = String::new();
-    io::Read::take(io::stdin().lock(), ANSWER_BYTES_MAX)
-        .read_line(&mut answer)
-        .map_err(|e| Failure::broke("cannot read the answer").caused_by(&e))?;
+    let answer = smol::unblock(|| {
+        let mut answer = String::new();
+        io::Read::take(io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await.map_err(|e| Failure::broke("cannot read the answer").caused_by(&e))?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "yes" | "y"))
 }

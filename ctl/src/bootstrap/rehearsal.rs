@@ -1,11 +1,16 @@
 //! `disco plan` before there is a cluster: client.js runs, and what it asks for is written down instead of made.
+//!
+//! Nothing happens: its questions are shown and answered with no, and `run` and `fetch`, which would really be done, are
+//! refused by name.
 
 use super::aws::{self, wish};
+use super::ops;
 use super::options::Options;
 use super::prices;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::out::Out;
+use crate::render::plain;
 use agent::drivers::provider::aws::site::{DISK_GIB, INSTANCE_TYPE, Wish};
 use agent::drivers::script::{Arg, HostOps, Modules, ScriptError, ScriptHost, ScriptOptions};
 use serde_json::{Value, json};
@@ -22,14 +27,19 @@ struct Asked {
     nodes: u32,
 }
 
-#[derive(Default)]
-struct Stand(RefCell<Asked>);
+struct Stand {
+    asked: RefCell<Asked>,
+    out: Out,
+}
 
 impl HostOps for Stand {
     fn call<'a>(&'a self, op: &'a str, args: Value) -> Pin<Box<dyn Future<Output = Result<Value, String>> + 'a>> {
-        let mut asked = self.0.borrow_mut();
+        let mut asked = self.asked.borrow_mut();
         let answer = match op {
-            "ask" => Value::Bool(true),
+            "ask" => {
+                self.out.say(format!("{} no (a plan agrees to nothing)", plain(args["question"].as_str().unwrap_or_default())));
+                Value::Bool(false)
+            }
             "cluster.healthy" => Value::Bool(false),
             "cluster.start_instance" => {
                 asked.wish = Some(wish(&args));
@@ -47,25 +57,28 @@ impl HostOps for Stand {
         Box::pin(std::future::ready(Ok(answer)))
     }
 
-    fn console(&self, _: &str, _: &str) {}
+    fn console(&self, level: &str, text: &str) {
+        ops::show(self.out, level, text);
+    }
 }
 
 /// # Errors
 /// The script fails.
 pub async fn run(context: &Context, out: Out) -> Result<Exit, Failure> {
     let failed = |e: ScriptError| Failure::no("cannot plan").caused_by(&e);
-    let stand = Stand::default();
-    let mut host = ScriptHost::start(ScriptOptions::new(Modules::Folder(context.folder.clone()))).await.map_err(failed)?;
+    let stand = Stand { asked: RefCell::default(), out };
+    let options = ScriptOptions { rehearsal: true, ..ScriptOptions::new(Modules::Folder(context.folder.clone())) };
+    let mut host = ScriptHost::start(options).await.map_err(failed)?;
     host.load(FILE, &stand).await.map_err(failed)?;
     let value = host.call("init", Vec::new(), &stand).await.map_err(failed)?;
     let options = Options::read(&value).ok_or_else(|| Failure::no("cannot plan").because("init() of client.js returned no cluster"))?;
     host.call("bootstrap", vec![Arg::Handle], &stand).await.map_err(failed)?;
-    let asked = stand.0.into_inner();
+    let asked = stand.asked.into_inner();
     if out.json {
         let nodes = asked.nodes;
         return out.document(&json!({ "cluster": options.name, "provider": options.provider, "nodes": nodes })).map(|()| Exit::Changes);
     }
-    out.say(format!("there is no cluster yet; `disco bootstrap` makes `{}`:", crate::render::plain(&options.name)));
+    out.say(format!("there is no cluster yet; `disco bootstrap` makes `{}`:", plain(&options.name)));
     if options.provider == aws::KIND {
         out.data(bill(&asked))?;
         out.say(format!("prices are of {}, on demand, without traffic; the bill is Amazon's", prices::AS_OF));

@@ -19,7 +19,7 @@ pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure>
     } else {
         desk.out.say(difference::lines(&changes, Paint::stderr()).trim_end());
         let question = format!("Apply {}?", difference::summary(&changes));
-        if !ask(desk.out, yes, &question)? {
+        if !ask(desk.out, yes, &question).await? {
             return Err(Failure::no("nothing was applied"));
         }
     }
@@ -68,7 +68,7 @@ pub async fn rollback(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Fai
         desk.out.say(format!("warning: what changes cannot be said: {}", crate::render::plain(&reply.error)));
     }
     let question = format!("Go back to the modules before version {}?", before.script_version);
-    if !ask(desk.out, yes, &question)? {
+    if !ask(desk.out, yes, &question).await? {
         return Err(Failure::no("nothing was changed"));
     }
     let op = write_request::Op::ModulesRollback(v1::ModulesRollback {});

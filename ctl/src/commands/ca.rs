@@ -43,7 +43,7 @@ pub async fn rotate(mut desk: Desk, spawner: &Spawner, wait: Wait, yes: bool) ->
     let status = desk.client.status(false).await.map_err(|e| e.failure(WHAT))?;
     if status.ca.is_none() {
         let question = format!("Replace the certificate authority of cluster {}? Tokens that are out end with it.", status.cluster);
-        if !ask(desk.out, yes, &question)? {
+        if !ask(desk.out, yes, &question).await? {
             return Err(Failure::no("nothing was changed"));
         }
         desk.client.write(Op::CaRotate(v1::CaRotate {})).await.map_err(|e| e.failure(WHAT))?;

@@ -21,7 +21,7 @@ pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Res
     let project = Project::open(context.clone(), out, spawner)?;
     let name = project.site.as_ref().map(|site| site.cluster.name.clone());
     if let Some(name) = &name
-        && !ask(out, yes, &format!("Destroy cluster `{name}` in {}, every instance and all data?", context.folder.display()))?
+        && !ask(out, yes, &format!("Destroy cluster `{name}` in {}, every instance and all data?", context.folder.display())).await?
     {
         return Err(Failure::no("nothing was destroyed"));
     }

@@ -55,7 +55,7 @@ fn from_provider(context: &Context, out: Out, failure: Failure) -> Result<Vec<v1
 
 pub async fn set(mut desk: Desk, id: String, desired: InstanceDesired, yes: bool) -> Result<Exit, Failure> {
     let question = format!("End instance {} and delete its data?", plain(&id));
-    if desired == InstanceDesired::Terminated && !ask(desk.out, yes, &question)? {
+    if desired == InstanceDesired::Terminated && !ask(desk.out, yes, &question).await? {
         return Err(Failure::no("nothing was ended"));
     }
     let verb = match desired {

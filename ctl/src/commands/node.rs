@@ -65,7 +65,7 @@ pub async fn remove(mut desk: Desk, wanted: &str, yes: bool) -> Result<Exit, Fai
     let status = desk.client.status(false).await.map_err(|e| e.failure(what.as_str()))?;
     let node = find(&status.nodes, wanted)?;
     let instance = node.instance.as_ref().map(|id| format!(" and end instance {id}")).unwrap_or_default();
-    if !ask(desk.out, yes, &format!("Remove node {} ({}){instance}?", node.name, screen::standing(&status, node)))? {
+    if !ask(desk.out, yes, &format!("Remove node {} ({}){instance}?", node.name, screen::standing(&status, node))).await? {
         return Err(Failure::no("nothing was removed"));
     }
     let op = write_request::Op::NodeRemove(v1::NodeRemove { node: node.id.clone() });

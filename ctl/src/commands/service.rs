@@ -61,7 +61,7 @@ pub async fn remove(mut desk: Desk, name: String, yes: bool) -> Result<Exit, Fai
     let cannot = format!("cannot remove service `{name}`");
     let service = known(&mut desk, &name, &cannot).await?;
     let tasks = service.tasks.iter().filter(|t| t.wanted).count();
-    if !ask(desk.out, yes, &format!("Remove service `{name}` and stop its tasks ({tasks})?"))? {
+    if !ask(desk.out, yes, &format!("Remove service `{name}` and stop its tasks ({tasks})?")).await? {
         return Err(Failure::no("nothing was removed"));
     }
     let op = write_request::Op::ServiceRemove(v1::ServiceName { name: name.clone() });

@@ -49,6 +49,7 @@ pub struct Bridge {
     last_request: Cell<u64>,
     pub fetches: Lane,
     pub commands: Lane,
+    rehearsal: bool,
     started: Instant,
 }
 
@@ -59,7 +60,7 @@ struct Request {
 }
 
 impl Bridge {
-    pub fn new(jobs: Rc<Jobs>, line: Line, events: Sender<Event>, commands_max: usize) -> Bridge {
+    pub fn new(jobs: Rc<Jobs>, line: Line, events: Sender<Event>, commands_max: usize, rehearsal: bool) -> Bridge {
         Bridge {
             jobs,
             line,
@@ -70,6 +71,7 @@ impl Bridge {
             last_request: Cell::new(0),
             fetches: Lane::new(FETCHES_MAX),
             commands: Lane::new(commands_max),
+            rehearsal,
             started: Instant::now(),
         }
     }
@@ -167,20 +169,32 @@ fn host(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValu
     Ok(promise.into())
 }
 
-fn fetch_url(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    let (bridge, request) = (bridge(context), json(args, 0, context)?);
-    let (id, promise) = bridge.request("fetch()".to_owned(), context)?;
-    let events = bridge.events.clone();
-    bridge.fetches.start(Box::new(move || fetch::start(request, move |result| drop(events.send(Event::Fetched { id, result })))));
+/// Begins what happens outside of the script and the host: a promise of how it ends.
+fn outside(what: &str, context: &mut Context, begin: impl FnOnce(&Bridge, u64)) -> JsResult<JsValue> {
+    let bridge = bridge(context);
+    let (id, promise) = bridge.request(what.to_owned(), context)?;
+    if bridge.rehearsal {
+        bridge.settle(id, Err(format!("{what} is not done while `disco plan` only rehearses")), context)?;
+    } else {
+        begin(&bridge, id);
+    }
     Ok(promise.into())
 }
 
+fn fetch_url(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
+    let request = json(args, 0, context)?;
+    outside("fetch()", context, |bridge, id| {
+        let events = bridge.events.clone();
+        bridge.fetches.start(Box::new(move || fetch::start(request, move |result| drop(events.send(Event::Fetched { id, result })))));
+    })
+}
+
 fn run_program(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    let (bridge, request) = (bridge(context), json(args, 0, context)?);
-    let (id, promise) = bridge.request("run()".to_owned(), context)?;
-    let events = bridge.events.clone();
-    bridge.commands.start(Box::new(move || run::start(request, move |result| drop(events.send(Event::Ran { id, result })))));
-    Ok(promise.into())
+    let request = json(args, 0, context)?;
+    outside("run()", context, |bridge, id| {
+        let events = bridge.events.clone();
+        bridge.commands.start(Box::new(move || run::start(request, move |result| drop(events.send(Event::Ran { id, result })))));
+    })
 }
 
 fn set_timer(_: &JsValue, args: &[JsValue], context: &mut Context) -> JsResult<JsValue> {

@@ -140,14 +140,14 @@ enum Task {
 impl Executor {
     fn start(socket: UnixStream) -> io::Result<Executor> {
         let first = frame::read(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let ToChild::Start { modules, memory_bytes, idle_ms, commands_max } = first else {
+        let ToChild::Start { modules, memory_bytes, idle_ms, commands_max, rehearsal } = first else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not `start`"));
         };
         let (sender, events) = mpsc::channel();
         let (reading, to_main) = (socket.try_clone()?, sender.clone());
         thread::Builder::new().stack_size(THREAD_STACK_BYTES).spawn(move || read_frames(&reading, &to_main))?;
         let line = Line { socket, busy: Cell::new(true) };
-        let bridge = Rc::new(Bridge::new(Rc::new(Jobs::default()), line, sender, commands_max));
+        let bridge = Rc::new(Bridge::new(Rc::new(Jobs::default()), line, sender, commands_max, rehearsal));
         let engine = Engine::new(Rc::clone(&bridge), modules).map_err(|e| io::Error::other(e.to_string()))?;
         // What we needed so far is the base; the script gets so much more. The hard limit stays, so that `run` can lift ours.
         syscall::set_soft_limit(Resource::AddressSpace, address_space()?.saturating_add(memory_bytes))?;

@@ -70,7 +70,8 @@ pub enum Target {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToChild {
     /// The first frame: where the modules are, and the bounds the child keeps by itself.
-    Start { modules: Modules, memory_bytes: u64, idle_ms: u64, commands_max: usize },
+    /// `rehearsal`: `run` and `fetch` are refused.
+    Start { modules: Modules, memory_bytes: u64, idle_ms: u64, commands_max: usize, rehearsal: bool },
     /// Evaluate this module; ends with `Loaded` or `Failed`.
     Load { file: String, mode: Mode },
     /// Ends with `Done` or `Failed`.

@@ -47,11 +47,13 @@ pub struct ScriptOptions {
     /// `ENV` of the script; `None`: this process's.
     pub environment: Option<BTreeMap<String, String>>,
     pub limits: Limits,
+    /// Only what it asks for is of interest: `run` and `fetch` are refused, for they would really happen.
+    pub rehearsal: bool,
 }
 
 impl ScriptOptions {
     pub fn new(modules: Modules) -> ScriptOptions {
-        ScriptOptions { exe: Self::this_binary(), modules, environment: None, limits: Limits::default() }
+        ScriptOptions { exe: Self::this_binary(), modules, environment: None, limits: Limits::default(), rehearsal: false }
     }
 
     /// This process's own binary, also after the file was replaced by an upgrade.
@@ -310,6 +312,7 @@ impl ScriptHost {
             memory_bytes: limits.memory_bytes,
             idle_ms: u64::try_from(limits.idle.as_millis()).unwrap_or(u64::MAX),
             commands_max: limits.commands_max,
+            rehearsal: self.options.rehearsal,
         };
         let mut executor = Executor::spawn(&self.options).map_err(failed)?;
         if let Err(e) = executor.greet(&start).await {
