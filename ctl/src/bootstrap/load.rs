@@ -4,19 +4,17 @@
 //! was changed by hand.
 
 use super::project::Project;
-use crate::client::Patience;
 use crate::commands::rollout;
 use crate::message::Failure;
 use crate::modules::Modules;
 use proto::v1::{self, write_request};
-use std::time::Duration;
 
 const STEP: &str = "load cluster.js";
 
 /// # Errors
 /// The script fails, naming file and line, or what it declares does not run. The cluster stays.
 pub async fn run(project: &mut Project, modules: &Modules) -> Result<(), Failure> {
-    let Some(status) = project.status(Patience::both(Duration::from_secs(10))).await? else { return Ok(()) };
+    let Some(status) = project.status_if_any().await.map_err(|failure| failure.because("cluster.js is not loaded"))? else { return Ok(()) };
     let known = status.script_version != 0 && project.context.pushed()?.as_deref() == Some(modules.digest().as_str());
     if !known {
         project.begin(STEP)?;

@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// While bootstrapping, nodes come and go: more patience than for a question.
 const PATIENCE: Patience = Patience { answered: Duration::from_secs(20), unreached: Duration::from_secs(4) };
 
+/// For a leader, at the end of a bootstrap.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
 /// Says what was done and when, counted from the start of the command.
 #[derive(Clone, Copy)]
 pub struct Progress {
@@ -272,6 +275,20 @@ impl Project {
             Err(error) if error.is_unanswered() => Ok(None),
             Err(error) => Err(error.failure("the cluster refuses to tell its status")),
         }
+    }
+
+    /// The state of the cluster that this folder was admitted to; `None` if it never was.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn status_if_any(&mut self) -> Result<Option<v1::Status>, Failure> {
+        let status = self.status(Patience::both(ANSWER_MAX)).await?;
+        if status.is_none() && self.client()?.is_some() {
+            return Err(Failure::no("the cluster does not answer")
+                .because(format!("no leader within {} s", ANSWER_MAX.as_secs()))
+                .hint("run `disco bootstrap` again; `disco status --stale` shows what its nodes say"));
+        }
+        Ok(status)
     }
 
     /// Writes down where the nodes are and which instances are to stay stopped.

@@ -2,14 +2,12 @@
 
 use crate::args::Global;
 use crate::bootstrap::{load, ops::Ops, project::Project, revive, script::Script};
-use crate::client::Patience;
 use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::modules::Modules;
 use crate::out::{Out, now_ms};
 use crate::render::{Paint, json, status as screen};
 use proto::Spawner;
-use std::time::Duration;
 
 pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Result<Exit, Failure> {
     let context = Context::new(global)?;
@@ -25,8 +23,8 @@ pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Res
         project.leave_no_trace();
         return Err(failure);
     }
-    let Some(status) = project.status(Patience::both(Duration::from_secs(10))).await? else {
-        project.progress.line("client.js is done; no cluster answers");
+    let Some(status) = project.status_if_any().await? else {
+        project.progress.line("client.js is done; it made no cluster");
         return Ok(Exit::Done);
     };
     project.remember(&status)?;

@@ -3,7 +3,7 @@
 use super::{Desk, watcher::Watcher};
 use crate::client::mismatched;
 use crate::message::{Exit, Failure};
-use crate::out::now_ms;
+use crate::out::{Out, now_ms};
 use crate::render::{json, status as screen};
 use proto::v1::{self, read_reply, read_request};
 use std::io::IsTerminal as _;
@@ -39,41 +39,77 @@ fn healthy(status: &v1::Status) -> bool {
 async fn follow(mut desk: Desk) -> Result<Exit, Failure> {
     let mut watcher = Watcher::new(read_request::Query::Status(v1::StatusQuery {}));
     let terminal = std::io::stdout().is_terminal() && !desk.out.json;
-    let mut last: Option<v1::Status> = None;
+    let mut shown = Shown { out: desk.out, terminal, last: None };
     loop {
-        let news = async { Some(watcher.next(&mut desk.client).await) };
-        let redraw = async {
-            if !terminal {
-                std::future::pending::<()>().await;
-            }
-            async_io::Timer::after(REDRAW).await;
-            None
-        };
-        match futures_lite::future::or(news, redraw).await {
-            Some(Ok(read_reply::Result::Status(status))) => {
-                if last.as_ref() == Some(&status) {
-                    continue;
-                }
+        match shown.until(watcher.next(&mut desk.client)).await? {
+            Ok(read_reply::Result::Status(status)) if shown.last.as_ref() == Some(&status) => {}
+            Ok(read_reply::Result::Status(status)) => {
                 desk.remember(&status).await;
-                last = Some(status);
+                shown.last = Some(status);
+                shown.draw()?;
             }
-            Some(Ok(_)) => return Err(mismatched().failure(CANNOT)),
+            Ok(_) => return Err(mismatched().failure(CANNOT)),
             // Somebody who watches wants to see it come back.
-            Some(Err(error)) if error.is_unanswered() && last.is_some() => {
-                desk.out.say(format!("{}; still trying", error));
+            Err(error) if error.is_unanswered() && shown.last.is_some() => {
+                desk.out.say(format!("{error}; still trying"));
                 async_io::Timer::after(REDRAW).await;
-                continue;
             }
-            Some(Err(error)) => return Err(error.failure(CANNOT)),
-            None => {}
+            Err(error) => return Err(error.failure(CANNOT)),
         }
-        let Some(status) = &last else { continue };
-        if desk.out.json {
-            desk.out.line(&json::status(status))?;
-        } else {
-            let head = if terminal { HOME } else { "" };
-            let tail = if terminal { "" } else { "\n" };
-            desk.out.data(format!("{head}{}{tail}", screen::screen(status, now_ms(), desk.out.paint)))?;
+    }
+}
+
+/// What a person looks at.
+struct Shown {
+    out: Out,
+    terminal: bool,
+    last: Option<v1::Status>,
+}
+
+impl Shown {
+    /// Redraws a terminal until there are news. The question stays the same one over all redraws: begun anew each time,
+    /// it would never get past an address that does not answer.
+    async fn until<T>(&self, news: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut news = std::pin::pin!(news);
+        loop {
+            let redraw = async {
+                if !self.terminal {
+                    std::future::pending::<()>().await;
+                }
+                async_io::Timer::after(REDRAW).await;
+                None
+            };
+            match futures_lite::future::or(async { Some(news.as_mut().await) }, redraw).await {
+                Some(news) => return Ok(news),
+                None => self.draw()?,
+            }
         }
+    }
+
+    fn draw(&self) -> Result<(), Failure> {
+        let Some(status) = &self.last else { return Ok(()) };
+        if self.out.json {
+            return self.out.line(&json::status(status));
+        }
+        let (head, tail) = if self.terminal { (HOME, "") } else { ("", "\n") };
+        self.out.data(format!("{head}{}{tail}", screen::screen(status, now_ms(), self.out.paint)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::Paint;
+
+    #[test]
+    fn a_question_that_takes_longer_than_a_redraw_is_not_begun_again() {
+        let shown = Shown { out: Out { json: false, paint: Paint::off() }, terminal: true, last: None };
+        let mut looks = 0;
+        // Who drops it before it is ready never hears of it.
+        let slow = std::future::poll_fn(|_| {
+            looks += 1;
+            if looks == 2 { std::task::Poll::Ready(7) } else { std::task::Poll::Pending }
+        });
+        assert_eq!(async_io::block_on(shown.until(slow)).unwrap(), 7);
     }
 }
