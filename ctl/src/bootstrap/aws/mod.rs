@@ -134,6 +134,12 @@ async fn start_first(project: &mut Project, args: &Value) -> Result<InstanceSeen
         return any_instance(project);
     }
     let aws = provider(project)?;
+    if project.client()?.is_some() {
+        // It was made and does not answer. Another first machine would not mend that: perhaps we only are somewhere else.
+        let first = any_instance(project).map_err(|_| none_left())?;
+        let_us_in(project)?;
+        return Ok(first);
+    }
     let progress = project.progress;
     let notes = settle(project, &aws, args)?;
     let known = notes.first.clone();
@@ -142,18 +148,56 @@ async fn start_first(project: &mut Project, args: &Value) -> Result<InstanceSeen
         progress.line(format!("instance {} is launched", launched.id));
     }
     Notes::change(&project.context, |notes| notes.first = Some(launched.id.clone()))?;
+    until_running(project, &aws, &launched.id).await
+}
+
+fn none_left() -> Failure {
+    Failure::no("no instance of this cluster is left")
+        .hint("`disco destroy` removes what else there is; then `disco bootstrap` makes another one")
+}
+
+/// Opens the nodes' port to where we are now, which may not be where the cluster was made from.
+///
+/// # Errors
+/// AWS refuses.
+pub fn let_us_in(project: &mut Project) -> Result<(), Failure> {
+    let (aws, notes) = (provider(project)?, Notes::read(&project.context)?);
+    let Some(group) = notes.parameters.get(parameter::GROUP) else { return Ok(()) };
+    aws.open_port(group, &callers(&aws, &notes)?).map_err(failed("cannot open the nodes' port"))
+}
+
+/// Starts these instances, and waits until they run. They have other addresses then.
+///
+/// # Errors
+/// One does not run within five minutes, or AWS refuses.
+pub async fn start(project: &mut Project, instances: &[InstanceSeen]) -> Result<(), Failure> {
+    let aws = provider(project)?;
+    // All before the first is waited for; one that is still stopping cannot be started yet.
+    for InstanceSeen { id, .. } in instances.iter().filter(|seen| seen.state == InstanceState::Stopped) {
+        aws.start(id).map_err(failed(format!("cannot start instance {id}")))?;
+    }
+    for instance in instances {
+        let seen = until_running(project, &aws, &instance.id).await?;
+        project.progress.line(format!("instance {} runs again ({})", seen.id, host(&seen.public_address)));
+    }
+    project.forget_client();
+    Ok(())
+}
+
+/// One that is found stopped meanwhile is started.
+async fn until_running(project: &mut Project, aws: &AwsProvider, id: &str) -> Result<InstanceSeen, Failure> {
     let started = Instant::now();
     loop {
-        let seen = project.seen()?.into_iter().find(|seen| seen.id == launched.id);
+        let seen = project.seen()?.into_iter().find(|seen| seen.id == id);
         match seen {
             Some(seen) if seen.state == InstanceState::Running && !seen.address.is_empty() => return Ok(seen),
             Some(seen) if seen.state == InstanceState::Stopped => {
-                aws.start(&seen.id).map_err(failed(format!("cannot start instance {}", seen.id)))?;
+                aws.start(id).map_err(failed(format!("cannot start instance {id}")))?;
             }
             _ => {}
         }
         if started.elapsed() > RUNNING_MAX {
-            return Err(Failure::no(format!("instance {} does not run", launched.id))
+            return Err(Failure::no(format!("instance {id} does not run"))
                 .because(format!("not within {} s", RUNNING_MAX.as_secs()))
                 .hint("run `disco bootstrap` again to go on waiting"));
         }
