@@ -5,6 +5,7 @@
 use crate::{
     Chain, Clock, Credentials, CredentialsError, Environment, Error, ErrorCode, Source, SystemClock,
     endpoint::{self, Endpoint},
+    error,
     form::Form,
     http::{self, Answer},
     reply::{self, Element},
@@ -29,8 +30,6 @@ const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 const SKEW_MIN_SECS: i64 = 4 * 60;
 /// Pages of one listing that are read: ten thousand things.
 const PAGES_MAX: u32 = 100;
-/// An error's text that is kept.
-const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// Speaks with EC2, and IAM, of one region. Calls block, each for at most [`Client::PATIENCE`] and one attempt's end.
 #[derive(Clone)]
@@ -132,11 +131,14 @@ impl Builder {
                 return Err(setting(format!("endpoint `{url}`"), "it must begin with http:// or https:// and name a host"));
             }
         }
-        let roots = match (self.roots, self.environment.value("AWS_CA_BUNDLE")) {
-            (None, Some(path)) => Some(fs::read(path).map_err(|source| setting(format!("AWS_CA_BUNDLE={path}"), source))?),
-            (roots, _) => roots,
+        let (named, roots) = match (self.roots, self.environment.value("AWS_CA_BUNDLE")) {
+            (None, Some(path)) => {
+                let named = format!("AWS_CA_BUNDLE={path}");
+                (named.clone(), Some(fs::read(path).map_err(|source| setting(named, source))?))
+            }
+            (roots, _) => ("the trusted roots".to_owned(), roots),
         };
-        let agent = http::agent(roots.as_deref()).map_err(|source| setting("the trusted roots".to_owned(), source))?;
+        let agent = http::agent(roots.as_deref(), self.patience).map_err(|source| setting(named, source))?;
         let chain = || Box::new(Chain::new(self.environment, self.profile, Arc::clone(&self.clock)));
         let source = self.source.unwrap_or_else(|| chain());
         let shared = Shared {
@@ -225,9 +227,25 @@ impl Client {
         Ok(Form::new(action, IAM_VERSION))
     }
 
+    /// When a call that begins now has lasted as long as it may, on the clock's [`Clock::since_start`].
+    pub(crate) fn deadline(&self) -> Duration {
+        self.shared.clock.since_start().saturating_add(self.shared.patience)
+    }
+
     /// Asks EC2, and reads the answer with `read`.
     pub(crate) fn ask<V>(&self, form: &Form, repeat: Repeat, read: impl FnOnce(Element<'_, '_>) -> Result<V, Error>) -> Result<V, Error> {
-        let text = self.call(&self.shared.ec2, form, repeat)?;
+        self.ask_until(self.deadline(), form, repeat, read)
+    }
+
+    /// The same, as one of several requests that make one call: they share its deadline.
+    pub(crate) fn ask_until<V>(
+        &self,
+        deadline: Duration,
+        form: &Form,
+        repeat: Repeat,
+        read: impl FnOnce(Element<'_, '_>) -> Result<V, Error>,
+    ) -> Result<V, Error> {
+        let text = self.call(&self.shared.ec2, form, repeat, deadline)?;
         read(Element::root(form.action(), &reply::parse(form.action(), &text)?))
     }
 
@@ -244,7 +262,7 @@ impl Client {
         read: impl FnOnce(Element<'_, '_>) -> Result<V, Error>,
     ) -> Result<V, Error> {
         let action = form.action();
-        let text = self.call(&self.shared.iam, form, repeat)?;
+        let text = self.call(&self.shared.iam, form, repeat, self.deadline())?;
         let document = reply::parse(action, &text)?;
         let root = Element::root(action, &document);
         read(root.child(&format!("{action}Result")).unwrap_or(root))
@@ -257,6 +275,7 @@ impl Client {
         size: Option<u32>,
         mut read: impl FnMut(Element<'_, '_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let deadline = self.deadline();
         let mut next: Option<String> = None;
         for _ in 0..PAGES_MAX {
             let mut form = form.clone();
@@ -264,7 +283,7 @@ impl Client {
                 form.number("MaxResults", size.into());
             }
             form.put_some("NextToken", next.as_deref());
-            next = self.ask(&form, Repeat::Harmless, |page| {
+            next = self.ask_until(deadline, &form, Repeat::Harmless, |page| {
                 read(page)?;
                 Ok(page.string("nextToken"))
             })?;
@@ -275,14 +294,16 @@ impl Client {
         Err(Error::TooManyPages { action: form.action(), pages: PAGES_MAX })
     }
 
-    fn call(&self, endpoint: &Endpoint, form: &Form, repeat: Repeat) -> Result<String, Error> {
+    fn call(&self, endpoint: &Endpoint, form: &Form, repeat: Repeat, deadline: Duration) -> Result<String, Error> {
         let clock = &self.shared.clock;
-        let deadline = clock.since_start() + self.shared.patience;
+        // Of several requests the earlier ones took all the time.
+        if clock.since_start() >= deadline {
+            return Err(http::out_of_time(form.action(), endpoint));
+        }
         let (mut clock_set, mut renewed) = (false, false);
         let mut attempt = 0;
         loop {
-            let left = deadline.saturating_sub(clock.since_start());
-            let Failed { error, date } = match self.attempt(endpoint, form, left.max(Duration::from_secs(1))) {
+            let Failed { error, date } = match self.attempt(endpoint, form) {
                 Ok(text) => return Ok(text),
                 Err(failed) => failed,
             };
@@ -303,14 +324,14 @@ impl Client {
         }
     }
 
-    fn attempt(&self, endpoint: &Endpoint, form: &Form, left: Duration) -> Result<String, Failed> {
+    fn attempt(&self, endpoint: &Endpoint, form: &Form) -> Result<String, Failed> {
         let action = form.action();
         let at = self.now();
         let credentials = self.credentials(at).map_err(|source| Error::Credentials { action, source })?;
         let request = Request { method: "POST", url: &endpoint.url, headers: &[("content-type", FORM)], body: form.as_bytes() };
         let scope = Scope { region: &endpoint.region, service: endpoint.service, at };
         let signed = sign(&request, &credentials, &scope, Style::default()).map_err(|source| Error::Sign { action, source })?;
-        let answer = http::post(&self.shared.agent, action, endpoint, form.as_bytes(), &signed, left)?;
+        let answer = http::post(&self.shared.agent, action, endpoint, form.as_bytes(), &signed)?;
         if (200..300).contains(&answer.status) {
             return Ok(answer.text);
         }
@@ -368,9 +389,8 @@ fn refusal(action: &'static str, answer: &Answer, credentials: &Credentials) -> 
     let error = root.and_then(|root| root.at(&["Errors", "Error"]).or_else(|| root.child("Error")));
     let text = |name| error.and_then(|error| error.text(name));
     let code = text("Code").map_or_else(|| ErrorCode::Other(format!("HTTP {}", answer.status)), ErrorCode::parse);
-    let mut message = credentials.hide_in(text("Message").unwrap_or_default());
-    message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-    let request_id = root.and_then(|root| root.string("RequestID").or_else(|| root.string("RequestId")));
+    let message = error::shortened(credentials.hide_in(text("Message").unwrap_or_default()));
+    let request_id = root.and_then(|root| root.string("RequestID").or_else(|| root.string("RequestId"))).map(error::shortened);
     Error::Api { action, status: answer.status, code, message, request_id }
 }
 

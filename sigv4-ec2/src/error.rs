@@ -38,7 +38,7 @@ pub enum Error {
     Reply {
         /// The API's name of the operation.
         action: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with it; at most 2 KiB.
         wrong: String,
     },
     /// A parameter that the service would refuse, so it is not asked.
@@ -83,7 +83,22 @@ pub enum Error {
     },
 }
 
+/// An error's text that is kept, bytes.
+const TEXT_BYTES_MAX: usize = 2048;
+
+/// The beginning of what a service said: an error lives longer than the answer that it came with.
+pub(crate) fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text.shrink_to_fit();
+    text
+}
+
 impl Error {
+    /// An answer that makes no sense; `wrong` may repeat some of it.
+    pub(crate) fn reply(action: &'static str, wrong: String) -> Error {
+        Error::Reply { action, wrong: shortened(wrong) }
+    }
+
     /// The service's word for what is wrong, if it was the service that refused.
     pub fn code(&self) -> Option<&ErrorCode> {
         match self {

@@ -25,8 +25,11 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-/// `roots` is PEM; without it https trusts Mozilla's list.
-pub(crate) fn agent(roots: Option<&[u8]>) -> Result<Agent, ureq::Error> {
+/// `roots` is PEM; without it https trusts Mozilla's list. `patience` is a call's, which one attempt may not exceed.
+///
+/// All waits are the agent's, none a request's: ureq keeps what it computed for TLS only for requests that have no settings
+/// of their own, and would read all roots again for each connection.
+pub(crate) fn agent(roots: Option<&[u8]>, patience: Duration) -> Result<Agent, Box<dyn std::error::Error + Send + Sync>> {
     let mut tls = TlsConfig::builder();
     if let Some(pem) = roots {
         let mut found: Vec<Certificate<'static>> = Vec::new();
@@ -34,6 +37,10 @@ pub(crate) fn agent(roots: Option<&[u8]>) -> Result<Agent, ureq::Error> {
             if let PemItem::Certificate(certificate) = item? {
                 found.push(certificate);
             }
+        }
+        // Nobody at all would be trusted, which each call would find out anew.
+        if found.is_empty() {
+            return Err("there is no certificate in it".into());
         }
         tls = tls.root_certs(RootCerts::new_with_certs(&found));
     }
@@ -43,7 +50,7 @@ pub(crate) fn agent(roots: Option<&[u8]>) -> Result<Agent, ureq::Error> {
         .max_redirects(0)
         .max_redirects_will_error(false)
         .timeout_connect(Some(CONNECT_MAX))
-        .timeout_global(Some(ATTEMPT_MAX))
+        .timeout_global(Some(ATTEMPT_MAX.min(patience)))
         .max_response_header_size(16 << 10)
         .input_buffer_size(16 << 10)
         .output_buffer_size(16 << 10)
@@ -55,20 +62,12 @@ pub(crate) fn agent(roots: Option<&[u8]>) -> Result<Agent, ureq::Error> {
 }
 
 /// Posts a signed form.
-pub(crate) fn post(
-    agent: &Agent,
-    action: &'static str,
-    endpoint: &Endpoint,
-    form: &[u8],
-    signed: &Signed,
-    left: Duration,
-) -> Result<Answer, Error> {
+pub(crate) fn post(agent: &Agent, action: &'static str, endpoint: &Endpoint, form: &[u8], signed: &Signed) -> Result<Answer, Error> {
     let lost = |source: ureq::Error| match source {
-        ureq::Error::BodyExceedsLimit(limit) => Error::Reply { action, wrong: format!("it is longer than {limit} bytes") },
+        ureq::Error::BodyExceedsLimit(limit) => Error::reply(action, format!("it is longer than {limit} bytes")),
         source => Error::Transport { action, endpoint: endpoint.url.clone(), unsent: is_unsent(&source), source: Box::new(source) },
     };
-    let mut request = agent.post(&endpoint.url).config().timeout_global(Some(left.min(ATTEMPT_MAX))).build();
-    request = request.header("content-type", FORM);
+    let mut request = agent.post(&endpoint.url).header("content-type", FORM);
     for (name, value) in &signed.headers {
         request = request.header(name, value);
     }
@@ -79,12 +78,25 @@ pub(crate) fn post(
     Ok(Answer { status, date, text })
 }
 
+/// A request that is not made, because its call has lasted as long as it may.
+pub(crate) fn out_of_time(action: &'static str, endpoint: &Endpoint) -> Error {
+    let source = Box::new(ureq::Error::Timeout(Timeout::Global));
+    Error::Transport { action, endpoint: endpoint.url.clone(), unsent: true, source }
+}
+
 /// Whether it broke before the first byte of the request went out.
 fn is_unsent(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Timeout(Timeout::Resolve) => true,
+        error => is_unreachable(error),
+    }
+}
+
+/// Whether nobody is at that address, as far as can be told.
+pub(crate) fn is_unreachable(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     match error {
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) | ureq::Error::Tls(_) => true,
-        ureq::Error::Timeout(which) => matches!(which, Timeout::Resolve | Timeout::Connect),
+        ureq::Error::ConnectionFailed | ureq::Error::Timeout(Timeout::Connect) => true,
         ureq::Error::Io(source) => matches!(source.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable),
         _ => false,
     }

@@ -31,7 +31,7 @@
 //! - Throttling is waited out with growing random pauses. A lost answer is asked for again where a second delivery changes
 //!   nothing: always, but for [`Client::allocate_address`]; launching repeats its client token.
 //! - A clock that is wrong by more than EC2 forgives is corrected by the service's own, for this client.
-//! - Answers, pages, depth and messages are bounded. Secrets are in no error, no `Debug` and no log.
+//! - Answers, pages and messages are bounded. Secrets are in no error, no `Debug` and no log.
 //! - Errors are told apart by [`ErrorCode`], which keeps the service's own word: [`Error::is_not_found`],
 //!   [`Error::is_duplicate`], [`ErrorCode::is_capacity`], [`Error::is_ambiguous`].
 //!

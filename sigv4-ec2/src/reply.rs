@@ -8,37 +8,11 @@ use roxmltree::{Document, Node, ParsingOptions};
 
 /// Nodes in one reply: a page of a thousand instances has some 150,000.
 const NODES_MAX: u32 = 400_000;
-/// Elements inside each other; EC2 goes to about ten. The parser recurses, so this guards the stack.
-const DEPTH_MAX: usize = 64;
 
 /// Reads `text` as XML.
 pub(crate) fn parse<'t>(action: &'static str, text: &'t str) -> Result<Document<'t>, Error> {
-    if depth(text) > DEPTH_MAX {
-        return Err(Error::Reply { action, wrong: format!("elements lie more than {DEPTH_MAX} deep") });
-    }
     let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
-    Document::parse_with_options(text, options).map_err(|error| Error::Reply { action, wrong: format!("it is not XML: {error}") })
-}
-
-/// How deep elements lie, roughly: one pass over the bytes that counts tags, which comments can only make more.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut now) = (0, 0_usize);
-    let (mut opened, mut before) = (0, 0);
-    for &byte in text.as_bytes() {
-        match byte {
-            b'>' if opened == b'/' => now = now.saturating_sub(1),
-            b'>' if before != b'/' && !matches!(opened, 0 | b'!' | b'?') => now += 1,
-            _ => {}
-        }
-        match byte {
-            b'>' => opened = 0,
-            _ if before == b'<' => opened = byte,
-            _ => {}
-        }
-        before = byte;
-        deepest = deepest.max(now);
-    }
-    deepest
+    Document::parse_with_options(text, options).map_err(|error| Error::reply(action, format!("it is not XML: {error}")))
 }
 
 /// What is read from an element, by the names of its children. Namespaces differ by service and version: not looked at.
@@ -82,8 +56,7 @@ impl<'a, 't> Element<'a, 't> {
 
     /// A text that must be there.
     pub(crate) fn need(self, name: &str) -> Result<String, Error> {
-        let missing = || Error::Reply { action: self.action, wrong: format!("<{}> has no <{name}>", self.node.tag_name().name()) };
-        self.string(name).ok_or_else(missing)
+        self.string(name).ok_or_else(|| self.missing(name))
     }
 
     /// A value that may be missing, but if it is there it must be one.
@@ -91,8 +64,17 @@ impl<'a, 't> Element<'a, 't> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match text.parse() {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(Error::Reply { action: self.action, wrong: format!("<{name}> is `{text}`") }),
+            Err(_) => Err(Error::reply(self.action, format!("<{name}> is `{text}`"))),
         }
+    }
+
+    /// A value that must be there.
+    pub(crate) fn need_parsed<V: std::str::FromStr>(self, name: &str) -> Result<V, Error> {
+        self.parsed(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(self, name: &str) -> Error {
+        Error::reply(self.action, format!("<{}> has no <{name}>", self.node.tag_name().name()))
     }
 
     pub(crate) fn is_true(self, name: &str) -> bool {
@@ -134,16 +116,36 @@ mod tests {
         assert!(missing.contains("<Reply> has no <instanceId>"), "{missing}");
         let malformed = root.parsed::<u16>("port").expect_err("it is no number").to_string();
         assert!(malformed.contains("<port> is `many`"), "{malformed}");
+        assert!(root.need_parsed::<u16>("gone").is_err_and(|error| error.to_string().contains("<Reply> has no <gone>")));
         assert_eq!(root.items("items").count(), 0);
     }
 
     #[test]
     fn a_reply_that_is_made_to_hurt_is_refused() {
-        let deep = "<a>".repeat(100_000);
         let wide = format!("<a>{}</a>", "<b/>".repeat(NODES_MAX as usize + 1));
         let entities = "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>";
-        for hostile in [deep.as_str(), wide.as_str(), entities, "", "no XML", "<a><b></a>"] {
+        for hostile in [wide.as_str(), entities, "", "no XML", "<a><b></a>"] {
             assert!(parse("DescribeInstances", hostile).is_err());
+        }
+    }
+
+    /// A parser that called itself for each level would end the process: a test's stack has 2 MiB.
+    #[test]
+    fn elements_may_lie_in_each_other_as_deep_as_they_are_many() {
+        let levels = 100_000;
+        let deep = format!("{}{}", "<a>".repeat(levels), "</a>".repeat(levels));
+        let document = parse("DescribeInstances", &deep).expect("it is XML");
+        assert_eq!(document.descendants().filter(Node::is_element).count(), levels);
+    }
+
+    #[test]
+    fn an_error_repeats_only_the_beginning_of_what_is_wrong() {
+        let long = "many".repeat(1 << 20);
+        let document = format!("<{long}><port>{long}</port></{long}>");
+        let document = parse("DescribeInstances", &document).expect("it is XML");
+        let root = Element::root("DescribeInstances", &document);
+        for error in [root.parsed::<u16>("port").expect_err("it is no number"), root.need("instanceId").expect_err("it is not there")] {
+            assert!(matches!(&error, Error::Reply { wrong, .. } if wrong.len() == 2048), "{} bytes", error.to_string().len());
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Scope<'a> {
     pub region: &'a str,
     /// For example `ec2`.
     pub service: &'a str,
-    /// Now. AWS refuses what is off by more than 15 minutes.
+    /// Now. EC2 refuses what is off by more than five minutes, other services allow up to 15.
     pub at: SystemTime,
 }
 

@@ -2,11 +2,14 @@
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
-use sigv4_ec2::{Builder, Client, Credentials, Environment, Error};
+use sigv4_ec2::{Builder, Chain, Client, Credentials, CredentialsError, Environment, Error, Source as _, SystemClock};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -52,7 +55,8 @@ fn request(stream: &mut impl Read) -> String {
         let head = String::from_utf8_lossy(&text).into_owned();
         if let Some((head, form)) = head.split_once("\r\n\r\n") {
             let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-            if form.len() >= length.expect("a form has a length").parse().expect("a number") {
+            // What asks for something to read has no form.
+            if form.len() >= length.map_or(0, |length| length.parse().expect("a number")) {
                 return format!("{head}\r\n\r\n{form}");
             }
         }
@@ -133,6 +137,29 @@ fn nonsense_is_named_and_repeats_no_secret() {
     }
 }
 
+/// Each page arrives well within one request's time.
+#[test]
+fn slow_pages_share_one_calls_patience() {
+    let address = serve(|mut stream| {
+        while !request(&mut stream).is_empty() {
+            thread::park_timeout(Duration::from_millis(300));
+            reply(&mut stream, "200 OK", "<a><reservationSet/><nextToken>on</nextToken></a>");
+        }
+    });
+    let error = ask(&address);
+    assert!(matches!(error, Error::Transport { unsent: true, .. }), "{error}");
+}
+
+#[test]
+fn patience_may_be_without_end() {
+    let address = serve(|mut stream| {
+        request(&mut stream);
+        reply(&mut stream, "200 OK", "<a><reservationSet/></a>");
+    });
+    let client = builder(format!("http://{address}")).patience(Duration::MAX).build().expect("the settings are good");
+    assert_eq!(client.describe_instances(&[], &[]).expect("it answers"), []);
+}
+
 #[test]
 fn pages_without_end_are_given_up() {
     let address = serve(|mut stream| {
@@ -140,7 +167,8 @@ fn pages_without_end_are_given_up() {
             reply(&mut stream, "200 OK", "<a><reservationSet/><nextToken>on</nextToken></a>");
         }
     });
-    let error = ask(&address).to_string();
+    let client = builder(format!("http://{address}")).patience(Duration::from_secs(60)).build().expect("the settings are good");
+    let error = client.describe_instances(&[], &[]).expect_err("nobody there is EC2").to_string();
     assert_eq!(error, "DescribeInstances goes on after 100 pages; narrow its filters");
 }
 
@@ -182,6 +210,37 @@ fn https_is_spoken_with_whom_somebody_trusted_vouches_for_and_nobody_else() {
     assert_eq!(named.build().expect("the settings are good").describe_instances(&[], &[]).expect("it is trusted"), []);
     let missing = builder(format!("https://{address}")).environment(environment("/nonexistent/roots.pem")).build();
     assert!(missing.expect_err("there is no such file").to_string().contains("AWS_CA_BUNDLE=/nonexistent/roots.pem"));
+
+    std::fs::write(&bundle, "# nobody yet\n").expect("it is ours");
+    let path = bundle.to_str().expect("it is ASCII");
+    let error = builder(format!("https://{address}")).environment(environment(path)).build().expect_err("it trusts nobody");
+    assert!(matches!(&error, Error::Setting { setting, .. } if *setting == format!("AWS_CA_BUNDLE={path}")), "{error:?}");
+    assert!(builder(format!("https://{address}")).trusted_roots("").build().is_err());
+}
+
+/// A metadata service that gives a token only to the second who asks, if at all.
+#[test]
+fn a_busy_metadata_service_is_asked_once_more_and_not_taken_for_none() {
+    for (status, found) in [("503 Busy", true), ("503 Always", false)] {
+        let asked = AtomicUsize::new(0);
+        let address = serve(move |mut stream| {
+            let request = request(&mut stream);
+            let is_busy = !found || (request.starts_with("PUT") && asked.fetch_add(1, Ordering::SeqCst) == 0);
+            let role = r#"{"AccessKeyId":"ASIA","SecretAccessKey":"s","Token":"t","Expiration":"2099-01-01T00:00:00Z"}"#;
+            match request.split(' ').nth(1).unwrap_or_default() {
+                _ if is_busy => reply(&mut stream, status, ""),
+                path if path.ends_with("/role") => reply(&mut stream, "200 OK", role),
+                _ => reply(&mut stream, "200 OK", "role"),
+            }
+        });
+        let url = format!("http://{address}");
+        let environment = Environment::from_iter([("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str()), ("HOME", "/nonexistent")]);
+        let chain = Chain::new(environment, None, Arc::new(SystemClock::new()));
+        match chain.credentials() {
+            Ok(credentials) => assert!(found && credentials.key() == "ASIA"),
+            Err(error) => assert!(!found && matches!(error, CredentialsError::Imds { .. }), "{error}"),
+        }
+    }
 }
 
 #[test]

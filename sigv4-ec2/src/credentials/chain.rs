@@ -4,7 +4,7 @@
 //! somebody else would be worse.
 
 use super::{Credentials, CredentialsError, Source, environment::Environment, imds::Imds, profile::Profile};
-use crate::Clock;
+use crate::{Clock, http::is_unreachable};
 use std::sync::Arc;
 
 /// Environment, then profile, then the machine's role.
@@ -80,8 +80,10 @@ impl Source for Chain {
         looked.push("this machine's role".to_owned());
         match self.imds.credentials() {
             Err(CredentialsError::Nowhere { .. }) => Err(CredentialsError::Nowhere { looked }),
-            // Nobody there: this is no EC2 machine. One that answers nonsense is an error of its own.
-            Err(CredentialsError::Imds { source, .. }) if source.is::<ureq::Error>() => Err(CredentialsError::Nowhere { looked }),
+            // Nobody there: this is no EC2 machine. One that is too busy, or answers nonsense, is an error of its own.
+            Err(CredentialsError::Imds { source, .. }) if source.downcast_ref().is_some_and(is_unreachable) => {
+                Err(CredentialsError::Nowhere { looked })
+            }
             result => result,
         }
     }

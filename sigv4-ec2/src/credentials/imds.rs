@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use ureq::Agent;
+use ureq::{Agent, Body, http::Response};
 
 const ADDRESS: &str = "http://169.254.169.254";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
@@ -22,8 +22,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 const TOKEN_SECS: u64 = 21_600;
 /// User data has at most 16 KiB, all else is shorter.
 const ANSWER_BYTES_MAX: u64 = 32 << 10;
-/// One try, and one more where the service was busy or had forgotten the token.
-const TRIES: u32 = 2;
+/// Before a service that was busy is asked once more.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The metadata service of the machine that we run on.
 pub struct Imds {
@@ -58,22 +58,21 @@ impl Imds {
     /// # Errors
     /// [`CredentialsError::Imds`] if nobody answers, or not as the service does.
     pub fn read(&self, path: &str) -> Result<Option<String>, CredentialsError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        let ask = || {
             let token = self.token()?;
-            let request = self.agent.get(format!("{}{path}", self.address)).header("x-aws-ec2-metadata-token", &token);
-            let mut response = request.call().map_err(|source| self.wrong(path, source))?;
-            match response.status().as_u16() {
-                200 => return self.text(path, &mut response).map(Some),
-                404 => return Ok(None),
-                status if tries >= TRIES || !(status == 401 || status >= 500) => {
-                    return Err(self.wrong(path, format!("it answers with status {status}")));
-                }
-                // A token that it does not know any more.
-                401 => *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None,
-                _ => self.clock.sleep(Duration::from_millis(100)),
-            }
+            let url = format!("{}{path}", self.address);
+            self.unless_busy(path, || self.agent.get(&url).header("x-aws-ec2-metadata-token", &token).call())
+        };
+        let mut response = ask()?;
+        if response.status().as_u16() == 401 {
+            // A token that it does not know any more.
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            response = ask()?;
+        }
+        match response.status().as_u16() {
+            200 => self.text(path, &mut response).map(Some),
+            404 => Ok(None),
+            status => Err(self.refused(path, status)),
         }
     }
 
@@ -86,17 +85,33 @@ impl Imds {
         {
             return Ok(token.clone());
         }
-        let request = self.agent.put(format!("{}{PATH}", self.address));
-        let request = request.header("x-aws-ec2-metadata-token-ttl-seconds", TOKEN_SECS.to_string());
-        let mut response = request.send_empty().map_err(|source| self.wrong(PATH, source))?;
+        let url = format!("{}{PATH}", self.address);
+        let lifetime = TOKEN_SECS.to_string();
+        let send = || self.agent.put(&url).header("x-aws-ec2-metadata-token-ttl-seconds", &lifetime).send_empty();
+        let mut response = self.unless_busy(PATH, send)?;
         if response.status().as_u16() != 200 {
-            return Err(self.wrong(PATH, format!("it answers with status {}", response.status().as_u16())));
+            return Err(self.refused(PATH, response.status().as_u16()));
         }
         let token = self.text(PATH, &mut response)?;
         Ok(kept.insert((token, now)).0.clone())
     }
 
-    fn text(&self, path: &str, response: &mut ureq::http::Response<ureq::Body>) -> Result<String, CredentialsError> {
+    /// Sends it, and once more where the service is busy.
+    fn unless_busy(&self, path: &str, send: impl Fn() -> Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, CredentialsError> {
+        let sent = || send().map_err(|source| self.wrong(path, source));
+        let response = sent()?;
+        if response.status().as_u16() < 500 {
+            return Ok(response);
+        }
+        self.clock.sleep(PAUSE);
+        sent()
+    }
+
+    fn refused(&self, path: &str, status: u16) -> CredentialsError {
+        self.wrong(path, format!("it answers with status {status}"))
+    }
+
+    fn text(&self, path: &str, response: &mut Response<Body>) -> Result<String, CredentialsError> {
         response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(|source| self.wrong(path, source))
     }
 

@@ -81,10 +81,9 @@ fn unless_gone(error: Error) -> Result<(), Error> {
 }
 
 fn read(item: Element<'_, '_>) -> Result<Address, Error> {
-    let missing = || Error::Reply { action: "DescribeAddresses", wrong: "an address has no <publicIp>".to_owned() };
     Ok(Address {
         allocation: item.need("allocationId")?,
-        public: item.parsed("publicIp")?.ok_or_else(missing)?,
+        public: item.need_parsed("publicIp")?,
         association: item.string("associationId"),
         instance: item.string("instanceId"),
         tags: item.tags(),

@@ -93,7 +93,7 @@ impl Client {
         self.ask(&form, Repeat::Harmless, |reply| {
             let Some(text) = reply.text("output") else { return Ok(None) };
             let encoded: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-            let wrong = |error| Error::Reply { action: "GetConsoleOutput", wrong: format!("<output> is no base64: {error}") };
+            let wrong = |error| Error::reply("GetConsoleOutput", format!("<output> is no base64: {error}"));
             let bytes = BASE64.decode(encoded).map_err(wrong)?;
             Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
         })
