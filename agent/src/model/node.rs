@@ -8,6 +8,9 @@ use super::{
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use minicbor::{Decode, Encode};
 
+/// The one port for everything, unless a node's configuration says another: wherever there are machines of our own making.
+pub const PORT: u16 = 5080;
+
 /// What is known of a machine that runs `discod`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NodeRecord {

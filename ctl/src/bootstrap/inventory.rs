@@ -7,11 +7,10 @@ use crate::install::session::{Keys, Target};
 use crate::install::trust::Trust;
 use crate::message::Failure;
 use agent::drivers::provider::Host;
+use agent::model::node::PORT;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "hosts.json";
-/// Every node listens here.
-const PORT: u16 = 5080;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {

@@ -3,9 +3,6 @@
 use super::super::telemetry::FILTER_ALLOWED;
 use std::fmt::Write;
 
-/// One port for everything.
-pub const PORT: u16 = 5080;
-
 pub struct Key {
     /// As in `disco.toml`; `provider.kind` is `kind` in the section `[provider]`.
     pub name: &'static str,

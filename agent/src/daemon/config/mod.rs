@@ -16,7 +16,7 @@ pub use values::seed_address;
 use super::telemetry::Filter;
 use crate::{
     drivers::syscall,
-    model::{ids::ClusterId, limits},
+    model::{ids::ClusterId, limits, node::PORT},
 };
 use error::Origin;
 use keys::{KEYS, Key};
@@ -306,7 +306,7 @@ impl Sources {
             detach: false,
             await_record: false,
             name: self.take("name", Raw::name)?,
-            listen: self.take("listen", Raw::socket)?.unwrap_or_else(|| ([0, 0, 0, 0], keys::PORT).into()),
+            listen: self.take("listen", Raw::socket)?.unwrap_or_else(|| ([0, 0, 0, 0], PORT).into()),
             advertise: self.take("advertise", Raw::advertised)?,
             bind_interface: self.take("bind_interface", Raw::interface)?,
             seeds: self.take("seeds", Raw::seeds)?.unwrap_or_default(),

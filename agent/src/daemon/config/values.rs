@@ -1,7 +1,6 @@
 //! Values as they are written, and what they mean: text from flags and variables, typed values from TOML.
 
-use super::keys::PORT;
-use crate::model::{ids::ClusterId, limits};
+use crate::model::{ids::ClusterId, limits, node::PORT};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 #[derive(Debug, Clone, PartialEq)]

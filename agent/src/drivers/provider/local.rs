@@ -14,6 +14,7 @@ use crate::{
         ids::{ClusterId, OperationId},
         instance::{InstanceSeen, InstanceState},
         limits,
+        node::PORT,
         query::LaunchRequest,
     },
 };
@@ -27,8 +28,6 @@ use std::{
 
 /// From SIGTERM to SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Every instance listens here, each on its own address.
-const PORT: u16 = 5080;
 /// Addresses with the same first three numbers.
 const PER_NET: u32 = 250;
 

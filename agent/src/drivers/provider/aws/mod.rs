@@ -17,14 +17,12 @@ use super::{Capabilities, Drift, First, Launched, Provider, ProviderError, first
 use crate::model::{
     ids::{ClusterId, OperationId},
     instance::{InstanceSeen, InstanceState},
+    node::PORT,
     query::LaunchRequest,
 };
 use fault::cloud;
 use sigv4_ec2::{Client, Filter, Instance, InstanceState as Ec2State};
 use std::collections::BTreeMap;
-
-/// Nodes listen here, whoever made them.
-const PORT: u16 = 5080;
 
 /// Names of the parameters of a launch, beside those that `model` knows.
 pub mod parameter {
