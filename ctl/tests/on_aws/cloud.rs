@@ -179,7 +179,7 @@ impl<'a> Project<'a> {
     /// Whether anybody may reach port 22.
     pub fn is_open_for_ssh(&self) -> bool {
         let groups = self.cloud.client().describe_security_groups(&[], &self.ours()).expect("EC2 answers");
-        groups.iter().flat_map(|group| &group.ingress).any(|rule| rule.ports.is_none_or(|(first, last)| first <= 22 && last >= 22))
+        groups.iter().flat_map(|group| &group.ingress).any(|rule| rule.lets_in_tcp(22))
     }
 
     pub fn until(&self, what: &str, bound: Duration, mut look: impl FnMut() -> bool) {

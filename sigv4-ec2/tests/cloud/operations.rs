@@ -129,10 +129,20 @@ fn a_security_group_lets_in_what_it_was_told() {
     let ssh = Rule::tcp(22, Peer::Ipv4("198.51.100.7/32".to_owned()));
     let inside = Rule::tcp(5080, Peer::Group(id.clone()));
     let six = Rule::tcp(5080, Peer::Ipv6("2001:db8::/64".to_owned()));
+    // What people open by hand: ping, a port of another protocol, everything, a list with a name.
+    let anybody = Peer::Ipv4("0.0.0.0/0".to_owned());
+    let rule = |protocol: &str, ports, peer: &Peer| Rule { protocol: protocol.to_owned(), ports, peer: peer.clone() };
+    let ping = rule("icmp", Some((8, -1)), &anybody);
+    let strange = [ping, rule("udp", Some((22, 22)), &anybody), rule("-1", None, &anybody)];
+    client.authorize_ingress(&id, &strange).expect("it is ours");
+    let seen = || client.describe_security_groups(&[], &[Filter::tag("mark", &*mark)]).expect("it may look").remove(0);
+    assert!(strange.iter().all(|rule| seen().ingress.contains(rule)), "{:?}", seen().ingress);
+    client.revoke_ingress(&id, &strange).expect("they are there");
+    assert_eq!(seen().ingress, []);
+
     let all = [ssh.clone(), inside.clone(), six.clone()];
     client.authorize_ingress(&id, &all).expect("it is ours");
     client.authorize_ingress(&id, &all).expect("twice is no error");
-    let seen = || client.describe_security_groups(&[], &[Filter::tag("mark", &*mark)]).expect("it may look").remove(0);
     let group = seen();
     assert_eq!((group.name.as_str(), group.ingress.len()), (mark.as_str(), 3), "{:?}", group.ingress);
     assert!(all.iter().all(|rule| group.ingress.contains(rule)), "{:?}", group.ingress);

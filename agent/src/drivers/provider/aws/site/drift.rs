@@ -1,12 +1,12 @@
 //! What was changed behind our back, and putting it right.
 
 use super::{
-    super::{AwsProvider, PORT, fault::cloud, parameter, tags},
-    network::{SSH, reaches_ssh},
+    super::{AwsProvider, fault::cloud, parameter, tags},
+    network::SSH,
 };
 use crate::{
     drivers::provider::{Drift, ProviderError},
-    model::instance::parameter::ADDRESS,
+    model::{instance::parameter::ADDRESS, node::PORT},
 };
 use sigv4_ec2::{Peer, Rule};
 use std::collections::BTreeMap;
@@ -68,8 +68,9 @@ fn changes(provider: &AwsProvider, parameters: &BTreeMap<String, String>) -> Res
             if !group.ingress.contains(&between) {
                 add(what(), format!("does not let nodes reach each other at port {PORT}"), Repair::OpenBetweenNodes(group.id.clone()));
             }
-            for rule in group.ingress.iter().filter(|rule| rule.ports != Some((PORT, PORT))) {
-                let detail = if reaches_ssh(rule) { format!("lets port {SSH} be reached") } else { "lets in what is no node's".into() };
+            // Whom the nodes' port is opened to, the person says.
+            for rule in group.ingress.iter().filter(|rule| **rule != Rule::tcp(PORT, rule.peer.clone())) {
+                let detail = if rule.lets_in_tcp(SSH) { format!("lets port {SSH} be reached") } else { "lets in what is no node's".into() };
                 add(what(), detail, Repair::Close(group.id.clone(), rule.clone()));
             }
         }

@@ -1,7 +1,7 @@
 //! The security group and the public address.
 
-use super::super::{AwsProvider, PORT, fault::cloud, tags};
-use crate::drivers::provider::ProviderError;
+use super::super::{AwsProvider, fault::cloud, tags};
+use crate::{drivers::provider::ProviderError, model::node::PORT};
 use sigv4_ec2::{Address, Peer, Rule, SecurityGroup};
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -21,7 +21,8 @@ pub struct PublicAddress {
 }
 
 impl AwsProvider {
-    /// The cluster's group, if there is one. Of several the oldest name wins: there can be one of a name.
+    /// The cluster's group, if there is one. There can be one of a name; of several that bear our tag the smallest id wins,
+    /// so that all who look find the same.
     pub(in super::super) fn group(&self) -> Result<Option<SecurityGroup>, ProviderError> {
         let found = self.client.describe_security_groups(&[], &[self.ours()]).map_err(|e| cloud("look for the security group", e))?;
         Ok(found.into_iter().min_by(|a, b| a.id.cmp(&b.id)))
@@ -97,7 +98,7 @@ impl AwsProvider {
     /// EC2's.
     pub fn close_ssh(&self, group: &str) -> Result<(), ProviderError> {
         let found = self.client.describe_security_groups(&[group.to_owned()], &[]).map_err(|e| cloud("look for the security group", e))?;
-        let open: Vec<Rule> = found.into_iter().flat_map(|group| group.ingress).filter(reaches_ssh).collect();
+        let open: Vec<Rule> = found.into_iter().flat_map(|group| group.ingress).filter(|rule| rule.lets_in_tcp(SSH)).collect();
         self.client.revoke_ingress(group, &open).map_err(|e| cloud("close port 22", e))
     }
 
@@ -130,10 +131,6 @@ impl AwsProvider {
     pub(super) fn addresses(&self) -> Result<Vec<Address>, ProviderError> {
         self.client.describe_addresses(&[self.ours()]).map_err(|e| cloud("look for the public address", e))
     }
-}
-
-pub(super) fn reaches_ssh(rule: &Rule) -> bool {
-    rule.ports.is_none_or(|(first, last)| (first..=last).contains(&SSH))
 }
 
 pub(super) fn peer(range: &str) -> Peer {
