@@ -1,10 +1,11 @@
 """A test cloud: moto with signature checking and strict validation, behind our proxy, and a strict metadata service.
 
-Starts all of it on loopback addresses of its own, makes three users, prints what a client's environment needs, one
+Starts all of it on loopback addresses of its own, makes four users, prints what a client's environment needs, one
 NAME=value a line, then `ready`. It ends when its standard input ends, and takes everything with it.
 
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY   of `disco`, who may do what README.md's policy says
   ADMIN_..., NOBODY_...                      of one who may do everything, and one who may do nothing
+  PASSER_...                                 of one who names a role, and of IAM may do only what that needs
   AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL_IAM the proxy; CLOUD_ORDERS is where it takes orders (proxy.py)
   CLOUD_MOTO                                 moto itself
   DISCO_MACHINES                             with --machines: where `machine run INSTANCE ...` finds them
@@ -75,11 +76,13 @@ def allow(*actions):
     return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}]})
 
 
-def policy():
+def policy(names_role=False):
     """README's policy; for `*` in place of names, because moto asks for nothing finer."""
     document = json.loads((HERE / "policy.json").read_text())
     for statement in document["Statement"]:
         statement["Resource"] = "*"
+        if names_role and statement["Sid"] == "OnlyWithARole":
+            statement["Action"] = ["iam:PassRole"]
     return json.dumps(document)
 
 
@@ -99,11 +102,12 @@ def main():
             iam = client("iam", address, admin)
             disco = make_user(iam, "disco", policy())
             nobody = make_user(iam, "nobody", None)
+            passer = make_user(iam, "passer", policy(names_role=True))
             trust = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]})
             iam.create_role(RoleName="disco", AssumeRolePolicyDocument=trust)
             iam.put_role_policy(RoleName="disco", PolicyName="all", PolicyDocument=policy())
             sts = client("sts", address, admin)
-            known = {each.access_key: each for each in (admin, disco, nobody)}
+            known = {each.access_key: each for each in (admin, disco, nobody, passer)}
 
             def issue(role="disco"):
                 arn = f"arn:aws:iam::123456789012:role/{role}"
@@ -124,6 +128,7 @@ def main():
                 "AWS_ENDPOINT_URL_EC2": f"http://{ec2}", "AWS_ENDPOINT_URL_IAM": f"http://{ec2}",
                 "ADMIN_ACCESS_KEY_ID": admin.access_key, "ADMIN_SECRET_ACCESS_KEY": admin.secret_key,
                 "NOBODY_ACCESS_KEY_ID": nobody.access_key, "NOBODY_SECRET_ACCESS_KEY": nobody.secret_key,
+                "PASSER_ACCESS_KEY_ID": passer.access_key, "PASSER_SECRET_ACCESS_KEY": passer.secret_key,
                 "CLOUD_ORDERS": "http://" + proxy.serve((host, 0), proxy.orders(front)), "CLOUD_MOTO": "http://%s:%d" % address,
                 "CLOUD_PYTHON": sys.executable,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://" + imds.start((host, 0), imds.Imds("disco", issue, {"/latest/meta-data/placement/region": REGION})),

@@ -18,7 +18,7 @@ use agent::{
         query::LaunchRequest,
     },
 };
-use sigv4_ec2::Filter;
+use sigv4_ec2::{Filter, Peer, Rule};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
@@ -155,14 +155,18 @@ fn site_and_all_is_made_once_drift_is_seen_and_repaired_and_nothing_is_left_at_t
     assert_eq!(aws.drift(&parameters).expect("EC2 answers"), []);
 
     aws.open_ssh(&group, &["203.0.113.7/32".into()]).expect("it opens");
+    let anybody = |protocol: &str, ports| Rule { protocol: protocol.into(), ports: Some(ports), peer: Peer::Ipv4("0.0.0.0/0".into()) };
+    let others = [anybody("udp", (5080, 5080)), anybody("icmp", (8, -1))];
+    aws.client().authorize_ingress(&group, &others).expect("it opens");
     cloud.client("ADMIN").delete_tags(std::slice::from_ref(&launched.id), &[tags::NAME.into()]).expect("it may");
-    let drifted: Vec<String> = aws.drift(&parameters).expect("EC2 answers").into_iter().map(|d| d.detail).collect();
-    assert_eq!(drifted, ["lets port 22 be reached", "has lost its name"]);
-    assert_eq!(agent::drivers::provider::aws::site::repair(&aws, &parameters).expect("EC2 answers").len(), 2);
+    let mut drifted: Vec<String> = aws.drift(&parameters).expect("EC2 answers").into_iter().map(|d| d.detail).collect();
+    drifted.sort();
+    assert_eq!(drifted, ["has lost its name", "lets in what is no node's", "lets in what is no node's", "lets port 22 be reached"]);
+    assert_eq!(agent::drivers::provider::aws::site::repair(&aws, &parameters).expect("EC2 answers").len(), 4);
     assert_eq!(aws.drift(&parameters).expect("EC2 answers"), []);
 
     let mut told = Vec::new();
-    let done = (0..100).any(|_| aws.raze(&mut |line| told.push(line)).expect("EC2 answers"));
+    let done = (0..100).any(|_| aws.raze(false, &mut |line| told.push(line)).expect("EC2 answers"));
     assert!(done, "{told:?}");
     let client = cloud.client("AWS");
     let ours = [Filter::tag(tags::CLUSTER, there.cluster.to_string())];
@@ -173,4 +177,30 @@ fn site_and_all_is_made_once_drift_is_seen_and_repaired_and_nothing_is_left_at_t
         client.role(&aws.name()).expect("IAM answers").is_none() && client.instance_profile(&aws.name()).expect("IAM answers").is_none()
     );
     assert_eq!(there.billed(), 0);
+}
+
+#[test]
+fn a_role_is_made_once_although_each_answer_is_lost() {
+    let cloud = Cloud::start();
+    let there = There::new(&cloud);
+    let aws = there.aws();
+    for action in ["CreateRole", "PutRolePolicy", "CreateInstanceProfile", "AddRoleToInstanceProfile"] {
+        cloud.fault(&format!(r#"{{"action": "{action}", "kind": "lose_reply", "times": 1}}"#));
+    }
+    let name = aws.ensure_profile().expect("it is made");
+    let profile = aws.client().instance_profile(&name).expect("IAM answers").expect("it is there");
+    assert_eq!(profile.roles, [name]);
+}
+
+#[test]
+fn who_names_a_role_needs_no_permission_to_look_at_roles() {
+    let cloud = Cloud::start();
+    let there = There::new(&cloud);
+    there.aws().ensure_address().expect("it is got");
+    let passes = AwsProvider::with_client(cloud.client("PASSER"), there.cluster, "demo".into());
+    let refused = passes.raze(false, &mut |_| {}).expect_err("it may not look at roles");
+    assert!(refused.to_string().contains("role"), "{refused}");
+    assert!((0..100).any(|_| passes.raze(true, &mut |_| {}).expect("EC2 answers")));
+    let ours = [Filter::tag(tags::CLUSTER, there.cluster.to_string())];
+    assert!(cloud.client("AWS").describe_security_groups(&[], &ours).expect("EC2 answers").is_empty());
 }

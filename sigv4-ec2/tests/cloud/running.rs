@@ -43,7 +43,8 @@ impl Running {
         self.said.get(name).unwrap_or_else(|| panic!("the test cloud says {name}"))
     }
 
-    /// `AWS` may do what a cluster needs (scripts/cloud/policy.json), `ADMIN` everything, `NOBODY` nothing.
+    /// `AWS` may do what a cluster needs (scripts/cloud/policy.json), `ADMIN` everything, `NOBODY` nothing,
+    /// `PASSER` what a cluster with a role of a person's needs.
     pub fn credentials(&self, user: &str) -> Credentials {
         let said = |name: &str| self.said(&format!("{user}_{name}"));
         Credentials::new(said("ACCESS_KEY_ID"), said("SECRET_ACCESS_KEY"), None)

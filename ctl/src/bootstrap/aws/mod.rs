@@ -358,10 +358,11 @@ pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Resu
 /// Ends the machines, then gives back and removes everything that bears the cluster's tag.
 pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
     let aws = provider(project)?;
+    let names_role = Notes::read(&project.context)?.role.is_some();
     let progress = project.progress;
     let started = Instant::now();
     loop {
-        let razed = aws.raze(&mut |line| progress.line(line));
+        let razed = aws.raze(names_role, &mut |line| progress.line(line));
         if razed.map_err(|e| failed("cannot remove everything")(e).hint("run `disco destroy` again"))? {
             return Ok(());
         }

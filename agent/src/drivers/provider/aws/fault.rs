@@ -39,6 +39,11 @@ pub fn is_unknown_instance(error: &Error) -> bool {
     matches!(error.code(), Some(ErrorCode::InstanceNotFound | ErrorCode::InstanceMalformed))
 }
 
+/// Whether somebody asked who may not.
+pub fn is_denied(error: &ProviderError) -> bool {
+    matches!(error, ProviderError::Cloud { source, .. } if source.code().is_some_and(ErrorCode::is_denied))
+}
+
 /// A client whose credentials come from the environment, a profile, or the machine's role.
 pub fn client(config: &AwsConfig) -> Result<Client, Error> {
     let mut builder = Client::builder(&config.region);

@@ -2,7 +2,7 @@
 
 use super::super::{AwsProvider, fault::cloud, tags};
 use crate::drivers::provider::ProviderError;
-use sigv4_ec2::PublicKey;
+use sigv4_ec2::{Error, InstanceProfile, PublicKey};
 
 const POLICY: &str = "disco";
 
@@ -54,12 +54,29 @@ impl AwsProvider {
         self.client.put_role_policy(&name, POLICY, &self.policy()).map_err(wrong)?;
         let profile = match self.client.instance_profile(&name).map_err(wrong)? {
             Some(profile) => profile,
-            None => self.client.create_instance_profile(&name, &self.own_tags()).map_err(wrong)?,
+            None => self.make_profile(&name).map_err(wrong)?,
         };
         if !profile.roles.contains(&name) {
-            self.client.add_role_to_instance_profile(&name, &name).map_err(wrong)?;
+            self.add_role(&name).map_err(wrong)?;
         }
         Ok(name)
+    }
+
+    /// One that is there was made by an earlier delivery of this very request: whose answer was lost.
+    fn make_profile(&self, name: &str) -> Result<InstanceProfile, Error> {
+        match self.client.create_instance_profile(name, &self.own_tags()) {
+            Err(error) if error.is_duplicate() => self.client.instance_profile(name)?.ok_or(error),
+            made => made,
+        }
+    }
+
+    /// A profile holds one role, so a second delivery is refused; then it counts which one is in it.
+    fn add_role(&self, name: &str) -> Result<(), Error> {
+        let Err(error) = self.client.add_role_to_instance_profile(name, name) else { return Ok(()) };
+        match self.client.instance_profile(name)? {
+            Some(profile) if error.code().is_some() && profile.roles.iter().any(|role| role == name) => Ok(()),
+            _ => Err(error),
+        }
     }
 
     pub(super) fn remove_profile(&self) -> Result<bool, ProviderError> {

@@ -1,16 +1,20 @@
 //! The end of everything a cluster has at Amazon's.
 
-use super::super::{AwsProvider, fault::cloud};
+use super::super::{
+    AwsProvider,
+    fault::{self, cloud},
+};
 use crate::drivers::provider::{Provider as _, ProviderError};
 use sigv4_ec2::ErrorCode;
 
 impl AwsProvider {
     /// Removes one thing after another, as far as it can be removed now: machines that are still ending hold their group.
-    /// Tells each that went. True: nothing is left.
+    /// Tells each that went. True: nothing is left. `names_role`: the nodes have a role that a person named, so that whoever
+    /// ends the cluster may need no permission to look at roles.
     ///
     /// # Errors
     /// Amazon's; called again it goes on.
-    pub fn raze(&self, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
+    pub fn raze(&self, names_role: bool, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
         let listed = self.client.describe_instances(&[], &[self.ours()]).map_err(|e| cloud("list the instances", e))?;
         for instance in listed.iter().filter(|instance| !instance.state.is_gone()) {
             self.terminate(&instance.id)?;
@@ -27,11 +31,19 @@ impl AwsProvider {
             self.client.delete_key_pair(&pair.name).map_err(|e| cloud("remove the key pair", e))?;
             tell(format!("key pair {} is gone", pair.name));
         }
-        if self.remove_profile()? {
+        if self.remove_own_profile(names_role)? {
             tell(format!("role {} is gone", self.name()));
         }
         let ending = listed.iter().any(|instance| instance.state != sigv4_ec2::InstanceState::Terminated);
         Ok(self.remove_groups(tell)? && !ending)
+    }
+
+    /// There may be one of ours also where a role is named: from before it was. Whoever may not look for it has made none.
+    fn remove_own_profile(&self, names_role: bool) -> Result<bool, ProviderError> {
+        match self.remove_profile() {
+            Err(error) if names_role && fault::is_denied(&error) => Ok(false),
+            removed => removed,
+        }
     }
 
     fn remove_groups(&self, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
