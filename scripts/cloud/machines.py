@@ -21,9 +21,15 @@ class Machine:
 
     def __init__(self, machines, id, address, arguments):
         self.machines, self.id, self.address, self.arguments = machines, id, address, arguments
-        self.orders, self.starting = queue.Queue(), True
-        threading.Thread(target=self.work, daemon=True).start()
-        self.orders.put("start")
+        self.orders, self.lock, self.starts = queue.Queue(), threading.Lock(), 0
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread.start()
+        self.order("start")
+
+    @property
+    def starting(self):
+        """Whether it was told to start and does not answer yet."""
+        return self.starts > 0
 
     def work(self):
         for order in iter(self.orders.get, None):
@@ -31,12 +37,18 @@ class Machine:
             done = self.machines.run(*words)
             if done.returncode:
                 print(f"machine {' '.join(words[:2])}: {done.stderr.strip()}", file=sys.stderr, flush=True)
-            self.starting = False
-            self.orders.task_done()
+            with self.lock:
+                self.starts -= order == "start"
 
     def order(self, order):
-        self.starting = order == "start"
-        self.orders.put(order)
+        with self.lock:
+            self.starts += order == "start"
+            self.orders.put(order)
+
+    def end(self):
+        """Carries out what it was told, then nothing more. Waits for it."""
+        self.orders.put(None)
+        self.thread.join()
 
 
 class Machines:
@@ -45,7 +57,7 @@ class Machines:
         self.network, self.issue, self.lock = network, issue, threading.RLock()
         self.sweep()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{os.getpid()}-", dir="/var/tmp"))
-        self.all, self.mapped, self.doors, self.keys, self.proxy = {}, {}, {}, {}, None
+        self.all, self.ending, self.mapped, self.doors, self.keys, self.proxy = {}, [], {}, {}, {}, None
 
     def sweep(self):
         """Ends the machines of clouds that were killed."""
@@ -77,7 +89,8 @@ class Machines:
                 elif known and request.action == "StopInstances":
                     known.order("stop")
                 elif known and request.action == "TerminateInstances":
-                    self.all.pop(id).order("remove")
+                    self.ending.append(self.all.pop(id))
+                    self.ending[-1].order("remove")
 
     def imported(self, name, material):
         self.keys[name] = base64.b64decode(material).decode()
@@ -150,13 +163,17 @@ class Machines:
             for rule in group.find("ipPermissions") if group.findtext("groupId") in groups else ():
                 first, last = int(rule.findtext("fromPort") or 0), int(rule.findtext("toPort") or 65535)
                 ranges = [ipaddress.ip_network(range.text, strict=False) for range in rule.iter("cidrIp")]
-                if (rule.findtext("ipProtocol") == "-1" or first <= port <= last) and any(caller in range for range in ranges):
+                protocol = rule.findtext("ipProtocol")
+                if (protocol == "-1" or protocol == "tcp" and first <= port <= last) and any(caller in range for range in ranges):
                     return True
         return False
 
     def end(self):
-        for machine in self.all.values():
-            machine.orders.put(None)
+        with self.lock:
+            begun, self.all = [*self.all.values(), *self.ending], {}
+        # A machine that still starts would be one that nobody ends.
+        for machine in begun:
+            machine.end()
         self.run("end-all")
         shutil.rmtree(self.folder, ignore_errors=True)
 
