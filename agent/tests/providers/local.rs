@@ -232,16 +232,23 @@ fn a_pid_of_somebody_else_is_neither_taken_for_ours_nor_killed() {
     let provider = project.provider();
     provider.launch(&request(2)).expect("it launches");
     provider.stop("i-2").expect("it stops");
-    let mut bystander = Command::new("sleep").arg("1000").spawn().expect("sleep exists");
-    let living = ProcessRecord::of(bystander.id()).expect("/proc works").expect("it lives");
+    let mut bystander = Bystander(Command::new("sleep").arg("1000").spawn().expect("sleep exists"));
+    let living = ProcessRecord::of(bystander.0.id()).expect("/proc works").expect("it lives");
     for record in [ProcessRecord { started: living.started + 1, ..living.clone() }, ProcessRecord { boot: "another".into(), ..living }] {
         record.write(&project.instance("i-2").join("pid")).expect("writable");
         assert_eq!(states(&project), [("i-2".into(), InstanceState::Stopped)]);
         provider.stop("i-2").expect("nothing runs");
     }
-    let survived = bystander.try_wait().expect("ours").is_none();
-    bystander.kill().and_then(|()| bystander.wait().map(|_| ())).expect("ours");
-    assert!(survived);
+    assert!(bystander.0.try_wait().expect("ours").is_none(), "it was killed");
+}
+
+/// Ends with the test, however that ends.
+struct Bystander(std::process::Child);
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 #[test]
