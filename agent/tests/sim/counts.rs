@@ -129,6 +129,7 @@ counts! {
     RotationsAsked "new certificate authorities asked for",
     Recertified "certificates from a new authority",
     AuthoritiesReplaced "certificate authorities replaced",
+    PromotedDied "voters killed with their leader in the moment of their promotion",
     PlayedTwice "histories played twice",
 }
 

@@ -70,7 +70,7 @@ impl World {
                     self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Persisted { number } });
                 }
                 if self.machines[host].disk.push(number, batch) {
-                    self.later(self.options.disk_ms, Event::DiskDone { host, life });
+                    self.write_takes(host, life);
                 }
             }
             Effect::Send { node, address, to, messages } => {
@@ -126,6 +126,12 @@ impl World {
         }
     }
 
+    fn write_takes(&mut self, host: usize, life: u64) {
+        let (low, high) = self.options.disk_ms;
+        let slow_ms = self.machines[host].slow_disk_ms;
+        self.later((low + slow_ms, high + slow_ms), Event::DiskDone { host, life });
+    }
+
     pub fn disk_done(&mut self, host: usize) {
         let life = self.machines[host].life;
         let full = self.machines[host].full_until > self.now;
@@ -149,7 +155,7 @@ impl World {
         let vote = disk.writes_a_vote();
         let (number, more) = if swallowed { disk.finish_without() } else { disk.finish() };
         if more {
-            self.later(self.options.disk_ms, Event::DiskDone { host, life });
+            self.write_takes(host, life);
         }
         self.note(11, number, || format!("n{host} persisted {number}"));
         if self.mutant != Some(Mutant::EarlyPersisted) {

@@ -5,6 +5,7 @@
 use crate::{
     counts::Count,
     history::{LOOK_EVERY_MS, settle},
+    promotion,
     services::Placement,
     world::{Event, World},
 };
@@ -22,18 +23,38 @@ const AWAY_MS: u64 = 1_000;
 /// Task and process id, by machine.
 type Processes = Vec<Vec<(TaskNumber, u32)>>;
 
-pub fn play_in(world: &mut World) {
-    if !world.options.services {
-        return;
+/// What happens after the end.
+enum Ending {
+    AgentAway,
+    NodeComes,
+    TooFew(BelowMin),
+    Promotion,
+    Nothing,
+}
+
+impl Ending {
+    fn draw(world: &mut World) -> Ending {
+        // An update whose time may be over by the clock of the next leader, or that waits to replace what may be replaced
+        // while it does not run, makes a calm end unforeseeable.
+        let calm = world.options.services && world.workload.blocked == 0;
+        match world.rng.below(8) {
+            0 if calm => Ending::AgentAway,
+            1 if calm => Ending::NodeComes,
+            2 if calm => Ending::TooFew(BelowMin::Stop),
+            3 if world.options.services => Ending::TooFew(BelowMin::Pause),
+            4 => Ending::Promotion,
+            _ => Ending::Nothing,
+        }
     }
-    match world.rng.below(8) {
-        // Nor is there an update whose time may be over by the clock of the next leader.
-        0 if world.workload.blocked == 0 => an_agent_is_away(world),
-        1 if world.workload.blocked == 0 => a_node_comes(world),
-        // What an update still waits to replace may be replaced while it does not run.
-        2 if world.workload.blocked == 0 => too_few_nodes(world, BelowMin::Stop),
-        3 => too_few_nodes(world, BelowMin::Pause),
-        _ => {}
+}
+
+pub fn play_in(world: &mut World) {
+    match Ending::draw(world) {
+        Ending::AgentAway => an_agent_is_away(world),
+        Ending::NodeComes => a_node_comes(world),
+        Ending::TooFew(below) => too_few_nodes(world, below),
+        Ending::Promotion => promotion::play_in(world),
+        Ending::Nothing => {}
     }
 }
 

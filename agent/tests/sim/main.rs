@@ -26,6 +26,7 @@ mod node;
 mod options;
 mod papers;
 mod plays;
+mod promotion;
 mod rng;
 mod runner;
 mod scripts;

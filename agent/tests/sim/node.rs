@@ -32,6 +32,8 @@ pub struct Machine {
     pub paused_until: u64,
     /// Its disk takes nothing more until then.
     pub full_until: u64,
+    /// What each write takes longer than elsewhere.
+    pub slow_disk_ms: u64,
     /// Terminated or vanished: there is no such machine any more.
     pub gone: bool,
     /// The process said it must not be started again (removed from the cluster).

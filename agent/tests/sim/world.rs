@@ -201,6 +201,7 @@ impl World {
             skew_ms: self.rng.signed(self.options.skew_ms),
             paused_until: 0,
             full_until: 0,
+            slow_disk_ms: 0,
             gone: false,
             retired: false,
             runtime: Runtime::default(),

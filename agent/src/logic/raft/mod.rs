@@ -105,6 +105,8 @@ pub struct Consensus {
     /// A snapshot on its way in: its position and data, until raft-rs takes the message.
     incoming: Option<(u64, u64, Arc<Vec<u8>>)>,
     unsaved_commit: bool,
+    /// Where the newest change of membership that is applied stands in the log, or after it.
+    reconfigured_at: u64,
 }
 
 /// The batch that makes a new group of one: a snapshot at `index` whose membership is that one voter.
@@ -160,6 +162,7 @@ impl Consensus {
             ..Config::default()
         };
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
+        let reconfigured_at = memory.snapshot_index();
         let node = RawNode::new(&config, memory, &quiet).map_err(|e| RaftError::Raft(e.to_string()))?;
         let mut consensus = Consensus {
             node,
@@ -172,6 +175,7 @@ impl Consensus {
             compaction: None,
             incoming: None,
             unsaved_commit: false,
+            reconfigured_at,
         };
         consensus.draw_timeout();
         Ok(consensus)
@@ -307,6 +311,7 @@ impl Consensus {
             batch.snapshot = Some(SnapshotRecord { index, meta: encode(&meta), data: data.clone(), reset_log: true });
             output.restore = Some((index, data));
             output.membership_changed = true;
+            self.reconfigured_at = index;
         }
         let entries = ready.take_entries();
         batch.entries = entries.iter().map(|e| LogRecord { index: e.index, bytes: encode(e) }).collect();
@@ -374,6 +379,7 @@ impl Consensus {
                     let change = ConfChangeV2::decode(&entry.data[..]).map_err(|e| unreadable(index, &e))?;
                     self.reconfigure(&change)?;
                     output.membership_changed = true;
+                    self.reconfigured_at = index;
                     content = Content::Membership(self.membership());
                 }
             }

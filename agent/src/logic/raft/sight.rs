@@ -67,11 +67,13 @@ impl Consensus {
         Membership::from_raft(&self.node.store().conf, self.node.raft.has_pending_conf())
     }
 
-    /// Whether this peer holds nearly all of the log (leader only).
+    /// Whether this peer holds nearly all of the log (leader only), and durably who sits in the group: a voter that loses
+    /// what it had not written yet must still know the others, because they may be all that is left to elect a leader.
     pub fn is_caught_up(&self, member: MemberId) -> bool {
         let Some(progress) = self.node.raft.prs().get(member.0) else { return false };
         // What matched is certain, however it was found out: after a snapshot a peer of an idle log stays in `Probe`.
-        progress.state != ProgressState::Snapshot && progress.recent_active && progress.matched + 16 >= self.node.raft.raft_log.last_index()
+        let nearly = progress.matched + 16 >= self.node.raft.raft_log.last_index() && progress.matched >= self.reconfigured_at;
+        progress.state != ProgressState::Snapshot && progress.recent_active && nearly
     }
 
     /// The member with the longest log among these (leader only): the best to hand leadership to.
