@@ -119,25 +119,57 @@ impl Sample {
 /// definition of the footprint leaves out.
 fn helpers(root: u32) -> Vec<u32> {
     let Ok(root_stat) = Stat::read(root) else { return Vec::new() };
-    let mut children: BTreeMap<u32, Vec<(u32, Stat)>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Ok(stat) = Stat::read(pid) {
-            children.entry(stat.parent).or_default().push((pid, stat));
-        }
-    }
+    let children = Children::look();
     let mut found = Vec::new();
     let mut open = vec![root];
     while let Some(parent) = open.pop() {
-        for (pid, stat) in children.get(&parent).into_iter().flatten() {
-            let ours = (stat.session == root_stat.session && !is_other_node(root, *pid)) || is_executor(*pid);
+        for pid in children.of(parent) {
+            let session = Stat::read(pid).map(|stat| stat.session);
+            let ours = session.is_ok_and(|session| session == root_stat.session && !is_other_node(root, pid)) || is_executor(pid);
             if ours && found.len() < TREE_MAX {
-                found.push(*pid);
-                open.push(*pid);
+                found.push(pid);
+                open.push(pid);
             }
         }
     }
     found
+}
+
+/// Who is whose child.
+enum Children {
+    /// The kernel says it of each thread (CONFIG_PROC_CHILDREN, as Debian's).
+    Listed,
+    /// All processes of the machine, by their parent: where the kernel has no lists. Ten times a second that is much work.
+    Found(BTreeMap<u32, Vec<u32>>),
+}
+
+impl Children {
+    fn look() -> Children {
+        let listed = fs::exists("/proc/thread-self/children").unwrap_or(false);
+        if listed { Children::Listed } else { Children::find() }
+    }
+
+    fn find() -> Children {
+        let mut found: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Ok(stat) = Stat::read(pid) {
+                found.entry(stat.parent).or_default().push(pid);
+            }
+        }
+        Children::Found(found)
+    }
+
+    fn of(&self, parent: u32) -> Vec<u32> {
+        match self {
+            Children::Found(found) => found.get(&parent).cloned().unwrap_or_default(),
+            Children::Listed => {
+                let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+                let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+                lists.flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+            }
+        }
+    }
 }
 
 /// A `discod` from another file is an instance that this one is starting, which has no session of its own yet; it is
@@ -369,6 +401,15 @@ mod tests {
         // Above PID_MAX_LIMIT (2^22), so no kernel hands it out.
         assert!(Process::read(u32::MAX).is_err());
         assert!(Sampler::start(u32::MAX).finish().is_empty());
+    }
+
+    #[test]
+    fn a_child_is_found_with_and_without_the_kernels_lists() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("there is a sleep");
+        let own = std::process::id();
+        let (looked, found) = (Children::look().of(own), Children::find().of(own));
+        child.kill().and_then(|()| child.wait()).expect("it is ours");
+        assert!(looked.contains(&child.id()) && found.contains(&child.id()), "{looked:?} {found:?}");
     }
 
     #[test]

@@ -8,7 +8,9 @@ pub(super) const CHANGING: &str = "leader-changes";
 pub(super) const AFTER: &str = "after-leader-changes";
 
 const CHANGES: usize = 5;
-const SETTLE: Duration = Duration::from_secs(15);
+/// Memory is given back 10 s after the last request, and each minute by those that nobody asks, as the last of the leaders;
+/// giving back takes 10 s.
+const SETTLE: Duration = Duration::from_secs(75);
 const WINDOW: Duration = Duration::from_secs(5);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
