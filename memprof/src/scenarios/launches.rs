@@ -5,14 +5,21 @@ use crate::{
     cluster::Cluster,
     ec2::{self, Ec2},
     load::{self, Identity},
+    sampler::INTERVAL,
     watch,
 };
 use proto::v1::{ConfigureRequest, write_request::Op};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 pub(super) const PHASE: &str = "launches";
 
 const NODES: usize = 4;
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
 /// What `disco bootstrap` would have found out and made.
 const LAUNCH: [(&str, &str); 9] = [
     ("region", "eu-central-1"),
@@ -42,7 +49,14 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let text = text.split("[provider]").next().unwrap_or_default();
     let provider = format!("[provider]\nkind = \"aws\"\nregion = \"eu-central-1\"\nendpoint = \"{}\"\n", ec2.endpoint());
     fs::write(&path, format!("{text}{provider}")).map_err(|error| spoilt("write", &path, &error))?;
-    ec2::start(&folder).map_err(|error| spoilt("start the node of", &folder, &error))?;
+    let began = Instant::now();
+    // The folder is free again only when the last thread of the killed process is gone.
+    while let Err(error) = ec2::start(&folder) {
+        if began.elapsed() > STARTS_WITHIN {
+            return Err(spoilt("start the node of", &folder, &error));
+        }
+        thread::sleep(INTERVAL);
+    }
     cluster.wait_for("the node to lead again", |now| now.has_ready(1))?;
 
     let mut launch: Vec<(String, String)> = LAUNCH.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
