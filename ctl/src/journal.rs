@@ -25,6 +25,8 @@ pub enum JournalError {
     Damaged { path: PathBuf, line: usize, why: String },
     #[error("{} has more than {BYTES_MAX} bytes", path.display())]
     TooBig { path: PathBuf },
+    #[error("the journal {} ends in half a line that cannot be taken back", path.display())]
+    Torn { path: PathBuf },
 }
 
 /// One line.
@@ -55,6 +57,8 @@ pub struct Journal {
     records: Vec<Record>,
     /// What was wrong with the end of the file, for the person.
     warning: Option<String>,
+    /// A line was cut off and could not be taken back: what is written behind it would be damage.
+    torn: bool,
 }
 
 impl Journal {
@@ -88,7 +92,7 @@ impl Journal {
         for (i, line) in bytes[..whole].split(|b| *b == b'\n').filter(|l| !l.is_empty()).enumerate() {
             records.push(serde_json::from_slice(line).map_err(|e| damaged(i + 1, e.to_string()))?);
         }
-        let mut journal = Journal { path: path.to_owned(), file, records, warning };
+        let mut journal = Journal { path: path.to_owned(), file, records, warning, torn: false };
         if whole as u64 > BYTES_KEPT {
             journal.shorten()?;
         }
@@ -123,17 +127,27 @@ impl Journal {
     /// Writes a record; when this returns it is on disk.
     ///
     /// # Errors
-    /// The write or the sync failed: the step must not be taken.
+    /// The write or the sync failed: the step must not be taken. Nothing of the record is left.
     pub fn write(&mut self, at_ms: u64, what: What) -> Result<(), JournalError> {
+        if self.torn {
+            return Err(JournalError::Torn { path: self.path.clone() });
+        }
         let record = Record { at_ms, what };
         let mut line = serde_json::to_vec(&record).expect("strings and numbers are always JSON");
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|source| JournalError::Write { path: self.path.clone(), source })?;
+        self.append(&line).map_err(|source| JournalError::Write { path: self.path.clone(), source })?;
         self.records.push(record);
         Ok(())
+    }
+
+    /// All of it, or nothing: half a line on a full disk would make the next one damage.
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            self.torn = self.file.set_len(before).is_err();
+        }
+        written
     }
 
     /// Keeps the cluster's line and the last record of each step.
@@ -232,6 +246,17 @@ mod tests {
             again.write(3, done("scale")).unwrap();
             assert_eq!(result_of(&Journal::open(&path).unwrap(), "scale"), Some("r"), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn nothing_is_written_behind_half_a_line() {
+        let full = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().append(true).open(&full).unwrap();
+        let mut journal = Journal { path: full, file, records: Vec::new(), warning: None, torn: false };
+        assert!(matches!(journal.write(1, begin("scale")), Err(JournalError::Write { .. })));
+        // What is no file cannot be cut back either.
+        assert!(matches!(journal.write(2, begin("scale")), Err(JournalError::Torn { .. })));
+        assert!(journal.records.is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod modules;
 mod out;
 mod render;
 
-use message::{Exit, Failure};
+use message::Failure;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -39,9 +39,5 @@ fn main() -> ExitCode {
         out::Out::new(false).complain(&failure);
         failure.exit()
     });
-    ExitCode::from(match exit {
-        Exit::Done => 0,
-        Exit::No => 1,
-        Exit::Broke | Exit::Changes => 2,
-    })
+    ExitCode::from(exit.code())
 }

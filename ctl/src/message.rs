@@ -9,13 +9,24 @@ use std::fmt::Write as _;
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    Done = 0,
+    Done,
     /// The answer is no: not found, unhealthy, refused, unreachable.
-    No = 1,
+    No,
     /// Something broke, or the command line was wrong.
-    Broke = 2,
+    Broke,
     /// `plan` found something to change.
-    Changes = 3,
+    Changes,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::No => 1,
+            // `plan` says "broke" with 1: see `Failure::into_no`.
+            Exit::Broke | Exit::Changes => 2,
+        }
+    }
 }
 
 /// Why a command ended early.

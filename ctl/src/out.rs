@@ -23,7 +23,7 @@ impl Out {
     pub fn data(&self, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes.as_ref()).and_then(|()| stdout.flush()) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(Exit::Done as i32),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(Exit::Done.code().into()),
             Err(e) => Err(Failure::broke("cannot write the answer").caused_by(&e)),
             Ok(()) => Ok(()),
         }

@@ -21,6 +21,8 @@ const FIRST_NODE_MAX: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Lines of a dead daemon's log that go into the error.
 const LAST_WORDS: usize = 3;
+/// In the journal.
+const SCALE: &str = "scale";
 /// How often a scale starts dead instances again before it gives up.
 const REVIVALS_MAX: usize = 3;
 
@@ -137,14 +139,14 @@ pub fn host_of(address: &str) -> &str {
 
 /// Replicates what client.js says and how many nodes are wanted; then the leader works and we watch.
 pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {
-    let step = format!("scale {nodes}");
-    project.begin(&step)?;
+    // One step, whatever the number: a scale to three that was cut off is over once there was one to two.
+    project.begin(SCALE)?;
     let outcome = match (hosts::is_meant(project), aws::is_meant(project)) {
         (true, _) => hosts::scale(project, Some(options), nodes).await,
         (_, true) => aws::scale(project, options, nodes).await,
         _ => scale_and_wait(project, options, nodes).await,
     };
-    project.end(&step, outcome, |()| nodes.to_string())
+    project.end(SCALE, outcome, |()| nodes.to_string())
 }
 
 async fn scale_and_wait(project: &mut Project, options: &Options, nodes: u32) -> Result<(), Failure> {

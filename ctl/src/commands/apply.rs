@@ -14,6 +14,8 @@ const CANNOT: &str = "cannot apply";
 pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure> {
     let modules = Modules::collect(&desk.context)?;
     let changes = plan::ask(&mut desk.client, modules.request()).await?;
+    let drift = aws::drift_or_warning(&desk.context, desk.out);
+    drift.iter().for_each(|line| desk.out.say(format!("drift: {line}")));
     if changes.is_empty() {
         desk.out.say("nothing to change; the script is loaded anew");
     } else {
@@ -26,17 +28,18 @@ pub async fn run(mut desk: Desk, yes: bool, wait: bool) -> Result<Exit, Failure>
     let op = write_request::Op::ModulesPut(v1::ModulesPut { files: modules.files() });
     let reply = desk.client.write(op).await.map_err(|e| e.failure(CANNOT))?;
     desk.note_pushed(&modules);
-    for line in aws::repair(&desk.context)? {
-        desk.out.say(format!("put right: {line}"));
-    }
     let document = serde_json::json!({ "index": reply.index, "changes": changes.iter().map(json::planned).collect::<Vec<_>>() });
     if !wait {
+        aws::repair_or_warning(&desk.context, desk.out);
         return done(&desk, &document, &format!("gave {} to the cluster", modules.summary()));
     }
     let progress = Progress::new(desk.out);
     let status = rollout::until_loaded(&mut desk.client, reply.index).await?;
     progress.line(format!("loaded {}", modules.summary()));
-    rollout::until_rolled(&mut desk.client, &awaited(&changes, &status), |words| progress.line(words)).await?;
+    let rolled = rollout::until_rolled(&mut desk.client, &awaited(&changes, &status), |words| progress.line(words)).await;
+    // What the cluster runs comes first; what stands around it is put right however that went.
+    aws::repair_or_warning(&desk.context, desk.out);
+    rolled?;
     done(&desk, &document, "applied")
 }
 

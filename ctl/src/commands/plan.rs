@@ -24,14 +24,13 @@ pub async fn before_or_after(global: &Global, out: Out, spawner: &Spawner) -> Re
 async fn run(mut desk: Desk) -> Result<Exit, Failure> {
     let modules = Modules::collect(&desk.context)?;
     let changes = ask(&mut desk.client, modules.request()).await?;
+    let drift = aws::drift_or_warning(&desk.context, desk.out);
     if desk.out.json {
-        desk.out.document(&changes.iter().map(json::planned).collect())?;
+        let drift = drift.iter().map(|line| json::drift(line));
+        desk.out.document(&changes.iter().map(json::planned).chain(drift).collect())?;
     } else {
         desk.out.data(difference::lines(&changes, desk.out.paint))?;
-    }
-    let drift = aws::drift(&desk.context)?;
-    for line in &drift {
-        desk.out.say(format!("drift: {line}"));
+        drift.iter().for_each(|line| desk.out.say(format!("drift: {line}")));
     }
     if changes.is_empty() && drift.is_empty() {
         desk.out.say("nothing to change");

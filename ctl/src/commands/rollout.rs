@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Nothing moved for this long: say what is missing and stop waiting. The cluster goes on by itself.
-const STILL_MAX: Duration = Duration::from_secs(120);
+pub const STILL_MAX: Duration = Duration::from_secs(120);
 /// For copies that have no place this is enough: a place comes from somebody's doing.
 const UNPLACED_MAX: Duration = Duration::from_secs(5);
 /// New modules wait for the leader, and a new leader for its turn.
@@ -74,7 +74,7 @@ pub async fn until_drained(client: &mut Client, node: &v1::Node, mut tell: impl 
     let mut moved = Instant::now();
     loop {
         let status = client.status(false).await.map_err(unanswered)?;
-        let left = tasks_on(&status, &node.id);
+        let (left, unplaced) = (tasks_on(&status, &node.id), unplaced_of(&status, &node.id));
         if left.is_empty() {
             return Ok(());
         }
@@ -83,8 +83,6 @@ pub async fn until_drained(client: &mut Client, node: &v1::Node, mut tell: impl 
             tell(&line);
             (told, moved) = (line, Instant::now());
         }
-        let unplaced: Vec<String> =
-            status.services.iter().flat_map(|s| s.unplaced.iter().map(|why| format!("{}: {why}", s.name))).collect();
         let limit = if unplaced.is_empty() { STILL_MAX } else { UNPLACED_MAX };
         if moved.elapsed() > limit {
             let failure = Failure::no(format!("node `{}` still runs tasks", node.name))
@@ -94,6 +92,12 @@ pub async fn until_drained(client: &mut Client, node: &v1::Node, mut tell: impl 
         }
         async_io::Timer::after(LOOK_AGAIN).await;
     }
+}
+
+/// Why services that still have tasks on this node find no place elsewhere. Another service's trouble is not the drain's.
+fn unplaced_of(status: &v1::Status, node: &str) -> Vec<String> {
+    let here = status.services.iter().filter(|service| service.tasks.iter().any(|task| task.node == node));
+    here.flat_map(|s| s.unplaced.iter().map(|why| format!("{}: {why}", s.name))).collect()
 }
 
 fn counted(many: usize, what: &str) -> String {
@@ -248,6 +252,17 @@ mod tests {
 
     fn names() -> Vec<String> {
         vec!["web".to_owned()]
+    }
+
+    #[test]
+    fn a_drain_heeds_only_services_that_have_tasks_there() {
+        let mut status = samples::status();
+        status.services = vec![samples::service("web", 1, "done", &[("running", 2, true)]), samples::service("big", 1, "going", &[])];
+        let here = status.services[0].tasks[0].node.clone();
+        status.services[1].unplaced = vec!["no node has 900 GiB free".into()];
+        assert!(unplaced_of(&status, &here).is_empty());
+        status.services[0].unplaced = vec!["no other node".into()];
+        assert_eq!(unplaced_of(&status, &here), ["web: no other node"]);
     }
 
     #[test]

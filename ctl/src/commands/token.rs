@@ -54,10 +54,7 @@ pub async fn rotate(mut desk: Desk, id: String) -> Result<Exit, Failure> {
     let create = v1::TokenCreate { role: old.role.clone(), ttl_ms, uses: old.uses_left.max(1) };
     let reply = desk.client.write(write_request::Op::TokenCreate(create)).await.map_err(|e| e.failure(what.as_str()))?;
     let Some(write_reply::Result::TokenCreated(created)) = reply.result else { return Err(mismatched().failure(what)) };
-    let revoke = write_request::Op::TokenRevoke(v1::TokenRevoke { id: id.clone() });
-    desk.client.write(revoke).await.map_err(|e| {
-        e.failure(format!("token {} is made, but token {id} is not revoked", created.id)).hint(format!("`disco token revoke {id}` does it"))
-    })?;
+    // Shown before the old one ends: whatever happens now, one of the two is in somebody's hands.
     if desk.out.json {
         desk.out.document(&serde_json::json!({ "id": created.id, "token": created.token }))?;
     } else {
@@ -65,6 +62,10 @@ pub async fn rotate(mut desk: Desk, id: String) -> Result<Exit, Failure> {
         desk.out.say(format!("token {} takes the place of {id}, for a {}, for {life}; it is not shown again", created.id, old.role));
         desk.out.data(created.token + "\n")?;
     }
+    let revoke = write_request::Op::TokenRevoke(v1::TokenRevoke { id: id.clone() });
+    desk.client.write(revoke).await.map_err(|e| {
+        e.failure(format!("token {} is made, but token {id} is not revoked", created.id)).hint(format!("`disco token revoke {id}` does it"))
+    })?;
     Ok(Exit::Done)
 }
 

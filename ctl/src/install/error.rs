@@ -29,7 +29,7 @@ pub enum SshError {
     NoKey { machine: String },
     #[error("the connection to {machine} was lost")]
     Lost { machine: String },
-    #[error("{machine} does not finish {what} within {seconds} s")]
+    #[error("cannot {what} on {machine} within {seconds} s")]
     Slow { machine: String, what: String, seconds: u64 },
     #[error("cannot {what} on {machine}: {why}")]
     Command { machine: String, what: String, why: String },

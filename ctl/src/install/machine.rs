@@ -47,8 +47,6 @@ pub struct Found {
     /// Of which cluster the machine is a node.
     pub cluster: Option<String>,
     pub node: Option<String>,
-    /// systemd's word.
-    pub active: bool,
 }
 
 /// What an installation changed.
@@ -68,8 +66,7 @@ sum() { [ ! -f \"$2\" ] || echo \"$1=$(sha256sum \"$2\" | cut -d' ' -f1)\"; }
 sum program /usr/local/bin/discod
 sum waiting /usr/local/bin/.discod.new
 [ ! -f /etc/disco/disco.toml ] || echo configured=yes
-[ ! -f /var/lib/disco/identity.toml ] || sed -n 's/^\\(cluster\\|node\\) = \"\\([0-9a-f]*\\)\"$/\\1=\\2/p' /var/lib/disco/identity.toml
-echo active=$(systemctl is-active disco.service 2>/dev/null)";
+[ ! -f /var/lib/disco/identity.toml ] || sed -n 's/^\\(cluster\\|node\\) = \"\\([0-9a-f]*\\)\"$/\\1=\\2/p' /var/lib/disco/identity.toml";
 
 impl Machine {
     /// Connects, and learns what the machine is and how to become root. One that may only be on its way up is tried again
@@ -85,7 +82,7 @@ impl Machine {
                 connected => break connected?,
             };
         };
-        let output = session.run(GREETING, Vec::new(), QUICK).await?;
+        let output = session.run("see what machine it is", GREETING, Vec::new(), QUICK).await?;
         let mut lines = output.stdout.lines();
         let mut line = || lines.next().unwrap_or_default().trim().to_owned();
         let (system, arch, uid, way) = (line(), line(), line(), line());
@@ -217,11 +214,11 @@ impl Machine {
             Root::Sudo => "sudo -n sh -s",
             Root::Doas => "doas -n sh -s",
         };
-        self.done(what, self.session.run(shell, script.into_bytes(), limit).await?)
+        self.done(what, self.session.run(what, shell, script.into_bytes(), limit).await?)
     }
 
     pub(super) async fn as_root(&self, what: &str, command: &str, stdin: Vec<u8>, limit: Duration) -> Result<String, SshError> {
-        self.done(what, self.session.run(&self.wrapped(command), stdin, limit).await?)
+        self.done(what, self.session.run(what, &self.wrapped(command), stdin, limit).await?)
     }
 
     fn wrapped(&self, command: &str) -> String {
@@ -257,7 +254,6 @@ fn found(text: &str) -> Found {
             "configured" => found.configured = true,
             "cluster" => found.cluster = Some(value),
             "node" => found.node = Some(value),
-            "active" => found.active = value == "active",
             _ => {}
         }
     }
@@ -270,14 +266,13 @@ mod tests {
 
     #[test]
     fn what_a_machine_says_of_itself_is_read() {
-        assert_eq!(found("active=inactive\n"), Found::default());
-        let told = found("program=ab\nconfigured=yes\ncluster=0000000000000007\nnode=12\nactive=active\nnonsense\n");
+        assert_eq!(found(""), Found::default());
+        let told = found("program=ab\nconfigured=yes\ncluster=0000000000000007\nnode=12\nnonsense\n");
         let expected = Found {
             program: Some("ab".into()),
             configured: true,
             cluster: Some("0000000000000007".into()),
             node: Some("12".into()),
-            active: true,
             ..Found::default()
         };
         assert_eq!(told, expected);

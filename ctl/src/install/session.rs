@@ -7,7 +7,7 @@ use futures_lite::future::or;
 use russh::client::{self, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
+use russh::keys::{Algorithm, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key};
 use russh::{ChannelMsg, Preferred};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -109,14 +109,13 @@ impl Session {
         on_tokio(connect(target)).await
     }
 
-    /// Runs a command, gives it `stdin`, and waits until it has ended.
+    /// Runs a command, gives it `stdin`, and waits until it has ended. `what` it is for is what a person reads.
     ///
     /// # Errors
     /// The connection is lost or the time is over. A command that fails is no error here.
-    pub async fn run(&self, command: &str, stdin: Vec<u8>, limit: Duration) -> Result<Output, SshError> {
-        let (session, command) = (self.clone(), command.to_owned());
+    pub async fn run(&self, what: &str, command: &str, stdin: Vec<u8>, limit: Duration) -> Result<Output, SshError> {
+        let (session, command, what) = (self.clone(), command.to_owned(), what.to_owned());
         on_tokio(async move {
-            let what = command.chars().take(60).collect();
             let ran = timeout(limit, session.run_here(&command, stdin)).await;
             ran.map_err(|_| SshError::Slow { machine: session.machine.clone(), what, seconds: limit.as_secs() })?
                 .map_err(|source| session.broke(source))
@@ -200,7 +199,7 @@ async fn connect(target: Target) -> Result<Session, SshError> {
     let silent = |_| SshError::Silent { machine: machine.clone(), seconds: HANDSHAKE_MAX.as_secs() };
     let mut handle = timeout(HANDSHAKE_MAX, handshake).await.map_err(silent)??;
     let login = log_in(&mut handle, &target, &machine);
-    let slow = |_| SshError::Slow { machine: machine.clone(), what: "letting us in".into(), seconds: LOGIN_MAX.as_secs() };
+    let slow = |_| SshError::Slow { machine: machine.clone(), what: "log in".into(), seconds: LOGIN_MAX.as_secs() };
     timeout(LOGIN_MAX, login).await.map_err(slow)??;
     Ok(Session { handle: Arc::new(handle), machine })
 }
@@ -250,8 +249,12 @@ async fn with_agent(
 ) -> Result<bool, SshError> {
     let Ok(mut agent) = AgentClient::connect_uds(socket).await else { return Ok(false) };
     let identities = agent.request_identities().await.unwrap_or_default();
-    for identity in identities.into_iter().take(AGENT_KEYS_MAX) {
-        let AgentIdentity::PublicKey { key, comment } = identity else { continue };
+    // A server refuses after a few: those that it cannot be shown anyway take nobody's turn.
+    let usable = identities.into_iter().filter_map(|identity| match identity {
+        AgentIdentity::PublicKey { key, comment } if is_usable(&key) => Some((key, comment)),
+        _ => None,
+    });
+    for (key, comment) in usable.take(AGENT_KEYS_MAX) {
         tried.push(format!("the agent's key {comment}").trim_end().to_owned());
         // A key that the agent does not want to sign with is one fewer.
         if let Ok(answer) = handle.authenticate_publickey_with(&target.user, key, None, &mut agent).await
@@ -264,4 +267,10 @@ async fn with_agent(
         }
     }
     Ok(false)
+}
+
+/// RSA is not built in.
+fn is_usable(key: &PublicKey) -> bool {
+    use Algorithm::{Ecdsa, Ed25519, SkEcdsaSha2NistP256, SkEd25519};
+    matches!(key.algorithm(), Ed25519 | Ecdsa { .. } | SkEd25519 | SkEcdsaSha2NistP256)
 }

@@ -42,6 +42,7 @@ impl Trust {
                 }
             }
             Trust::KnownHosts(paths) => {
+                let mut others = None;
                 for path in paths {
                     let mut text = Vec::new();
                     let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
@@ -50,12 +51,15 @@ impl Trust {
                         _ => {}
                     }
                     let known = known_hosts::look_up(&String::from_utf8_lossy(&text), host, port);
-                    if known.keys.is_empty() && !known.other_kinds.is_empty() && expected.keys.is_empty() {
-                        let kinds = known.other_kinds.join(", ");
-                        return Err(SshError::OnlyOtherKinds { machine: machine.to_owned(), path: path.clone(), kinds });
+                    if !known.other_kinds.is_empty() {
+                        others.get_or_insert((path, known.other_kinds.join(", ")));
                     }
                     expected.keys.extend(known.keys);
                     expected.revoked.extend(known.revoked);
+                }
+                // A later file may have a key that can be checked.
+                if let (true, Some((path, kinds))) = (expected.keys.is_empty(), others) {
+                    return Err(SshError::OnlyOtherKinds { machine: machine.to_owned(), path: path.clone(), kinds });
                 }
             }
         }
@@ -146,5 +150,9 @@ mod tests {
         assert!(!look().expect("one is known").accepts(&key(KEY)));
         std::fs::write(&path, "h ssh-rsa AAAA\n").unwrap();
         assert!(matches!(look(), Err(SshError::OnlyOtherKinds { .. })));
+        let system = dir.path().join("ssh_known_hosts");
+        std::fs::write(&system, format!("h {KEY}\n")).unwrap();
+        let both = Trust::KnownHosts(vec![path.clone(), system]).expected("m", "h", 22).expect("the second file has one");
+        assert!(both.accepts(&key(KEY)));
     }
 }

@@ -101,6 +101,11 @@ pub fn planned(change: &v1::PlannedChange) -> Value {
     json!({ "sign": change.sign, "subject": change.subject, "detail": change.detail })
 }
 
+/// What was changed behind the cluster's back, in the same list.
+pub fn drift(line: &str) -> Value {
+    json!({ "sign": "!", "subject": "drift", "detail": line })
+}
+
 /// `logs --json`, one a line.
 pub fn log_line(line: &v1::LogLine) -> Value {
     let text = String::from_utf8_lossy(&line.text);

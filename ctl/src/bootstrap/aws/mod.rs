@@ -15,6 +15,7 @@ use crate::client::Patience;
 use crate::commands::scale as ready;
 use crate::context::Context;
 use crate::message::Failure;
+use crate::out::Out;
 use agent::drivers::provider::{AwsProvider, First, Launched, Provider as _, ProviderError, aws::parameter, aws::site, aws::site::Wish};
 use agent::model::instance::{InstanceSeen, InstanceState, parameter as shared};
 use proto::v1::write_request;
@@ -60,21 +61,30 @@ fn of_folder(context: &Context) -> Result<Option<(AwsProvider, Notes)>, Failure>
     Ok(Some((aws, notes)))
 }
 
-/// What was changed behind the cluster's back, one line each.
-///
-/// # Errors
-/// AWS does not tell.
-pub fn drift(context: &Context) -> Result<Vec<String>, Failure> {
+/// What was changed behind the cluster's back, one line each. What AWS does not tell is a warning: the cluster's own plan
+/// does not depend on it.
+pub fn drift_or_warning(context: &Context, out: Out) -> Vec<String> {
+    drift(context).unwrap_or_else(|failure| warned(out, &failure))
+}
+
+/// Puts right what can be, and says what that was. What cannot be is a warning.
+pub fn repair_or_warning(context: &Context, out: Out) {
+    let repaired = repair(context).unwrap_or_else(|failure| warned(out, &failure));
+    repaired.iter().for_each(|line| out.say(format!("put right: {line}")));
+}
+
+fn warned(out: Out, failure: &Failure) -> Vec<String> {
+    out.say(format!("warning: {}", failure.in_one_line()));
+    Vec::new()
+}
+
+fn drift(context: &Context) -> Result<Vec<String>, Failure> {
     let Some((aws, notes)) = of_folder(context)? else { return Ok(Vec::new()) };
     let found = aws.drift(&notes.parameters).map_err(failed("cannot see what was changed at AWS"))?;
     Ok(found.into_iter().map(|drift| format!("{} {}", drift.what, drift.detail)).collect())
 }
 
-/// Puts right what can be, and says what that was.
-///
-/// # Errors
-/// AWS refuses.
-pub fn repair(context: &Context) -> Result<Vec<String>, Failure> {
+fn repair(context: &Context) -> Result<Vec<String>, Failure> {
     let Some((aws, notes)) = of_folder(context)? else { return Ok(Vec::new()) };
     let repaired = site::repair(&aws, &notes.parameters).map_err(failed("cannot put right what was changed at AWS"))?;
     Ok(repaired.into_iter().map(|drift| format!("{} {}", drift.what, drift.detail)).collect())
@@ -106,8 +116,8 @@ pub fn set_key_pair(project: &mut Project, private: &str, public: &str) -> Resul
             std::fs::read_to_string(&path).map_err(|e| Failure::broke(format!("cannot read {}", path.display())).caused_by(&e))?
         }
     };
-    project.begin("set_key_pair")?;
     let aws = provider(project)?;
+    project.begin("set_key_pair")?;
     let outcome = aws.ensure_key_pair(line.trim()).map_err(failed("cannot let EC2 know the key pair"));
     let name = project.end("set_key_pair", outcome, String::clone)?;
     Notes::change(&project.context, |notes| {
