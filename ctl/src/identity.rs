@@ -23,17 +23,30 @@ fn trust(identity: &Identity) -> Result<Arc<Trust>, Failure> {
     let installed = || -> Result<(), PkiError> {
         let certificates = pem::certificates_from_pem(identity.certificate_pem.as_bytes(), "certificate in admin.crt")?;
         let key = pem::key_from_pem(identity.key_pem.as_bytes(), "key in admin.key")?;
-        // Two, while one authority gives way to another.
-        let trusted = pem::certificates_from_pem(identity.ca_pem.as_bytes(), "certificate in ca.crt")?;
+        let trusted = trusted(identity)?;
         let known = Authorities { trusted: trusted.into_iter().map(Certificate).collect(), ..Authorities::default() };
         trust.install_all(&certificates, &key, known)
     };
-    installed().map_err(|e| {
-        Failure::broke("cannot use this folder's certificate")
-            .caused_by(&e)
-            .hint("remove .disco/admin.crt; `disco bootstrap` gets another one from a node of the cluster")
-    })?;
+    installed().map_err(|e| unusable(&e))?;
     Ok(trust)
+}
+
+/// The authorities it believes: two, while one gives way to another.
+///
+/// # Errors
+/// ca.crt is damaged.
+pub fn authorities(identity: &Identity) -> Result<Vec<Vec<u8>>, Failure> {
+    trusted(identity).map_err(|e| unusable(&e))
+}
+
+fn trusted(identity: &Identity) -> Result<Vec<Vec<u8>>, PkiError> {
+    pem::certificates_from_pem(identity.ca_pem.as_bytes(), "certificate in ca.crt")
+}
+
+fn unusable(error: &PkiError) -> Failure {
+    Failure::broke("cannot use this folder's certificate")
+        .caused_by(error)
+        .hint("remove .disco/admin.crt; `disco bootstrap` gets another one from a node of the cluster")
 }
 
 /// A certificate for this folder's key (made now if there is none), from whoever is behind `client`; and where nodes are.

@@ -25,6 +25,8 @@ const PATIENCE: Patience = Patience { unreached: Duration::from_secs(2), answere
 const CONSENT_BYTES_MAX: u64 = 256;
 
 pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> Result<Exit, Failure> {
+    // A bootstrap that starts instances, or a second recovery, must not happen meanwhile.
+    let _lock = if desk.context.socket.is_none() { Some(desk.context.lock()?) } else { None };
     let (mut doors, asked) = doors(&desk, spawner)?;
     let (mut found, mut silent) = (Vec::new(), Vec::new());
     for (place, door) in doors.iter_mut().enumerate() {
@@ -46,6 +48,7 @@ pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> 
         return Err(Failure::no(WHAT).because(format!("{} misses no manager; a leader is being elected", survivor.name)));
     }
     let names: Vec<String> = lost.iter().map(|n| format!("{} ({})", n.name, n.address)).collect();
+    silent.iter().for_each(|who| desk.out.say(format!("no answer from {who}")));
     desk.out.say(format!("{} has the newest log of those that answer: it ends at index {}", survivor.name, survivor.last_index));
     desk.out.say("what was acknowledged beyond that, and only by those lost, is lost");
     desk.out.say(format!("lost, and removed for good: {}", names.join(", ")));

@@ -15,6 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// With its NUL: unix(7), `sun_path`.
 const SOCKET_PATH_MAX: usize = 108;
+/// How the folder of a door's socket begins.
+const NAME: &str = "door-";
 
 /// Open while this lives.
 pub struct Door {
@@ -26,9 +28,9 @@ pub struct Door {
 impl Door {
     /// `command` connects its stdin and stdout with the node's socket. In `home`, unless its path is too long for a socket.
     pub(super) async fn open(session: Session, command: String, home: &Path) -> Result<Door, Failure> {
-        let name = format!("door-{:016x}", u64::from_be_bytes(random_bytes()));
+        let name = format!("{NAME}{:016x}", u64::from_be_bytes(random_bytes()));
         let fits = home.as_os_str().len() + name.len() + "//control.sock".len() < SOCKET_PATH_MAX;
-        let folder = if fits { home.to_owned() } else { std::env::temp_dir() }.join(name);
+        let folder = if fits { home.to_owned() } else { elsewhere() }.join(name);
         let socket = folder.join("control.sock");
         let broken = |e: &dyn std::error::Error| Failure::broke(format!("cannot make the socket {}", socket.display())).caused_by(e);
         DirBuilder::new().mode(0o700).create(&folder).map_err(|e| broken(&e))?;
@@ -56,6 +58,20 @@ impl Door {
 
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+}
+
+/// The user's own folder of the session, if there is one: it goes with the session, whatever became of us.
+fn elsewhere() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_dir());
+    own.unwrap_or_else(std::env::temp_dir)
+}
+
+/// Removes what an interrupted `disco` left in `home`; only for who holds the folder's lock. Best effort.
+pub fn sweep(home: &Path) {
+    let left = fs::read_dir(home).into_iter().flatten().flatten();
+    for entry in left.filter(|entry| entry.file_name().to_string_lossy().starts_with(NAME)) {
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 

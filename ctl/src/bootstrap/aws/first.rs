@@ -23,14 +23,18 @@ pub async fn ssh_install(project: &mut Project) -> Result<(), Failure> {
     let Some(group) = group else {
         return Err(Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"));
     };
+    let mut installed = Ok(());
     if project.client()?.is_none() {
         project.begin("ssh_install")?;
         let outcome = install(project, &group).await;
-        project.end("ssh_install", outcome, |()| String::new())?;
+        installed = project.end("ssh_install", outcome, |()| String::new());
     }
-    // Also after a run that was cut off between the two.
-    let aws = provider(project)?;
-    aws.close_ssh(&group).map_err(failed("cannot close port 22"))
+    // Whatever came of it, and also after a run that was cut off between the two.
+    let closed = provider(project).and_then(|aws| aws.close_ssh(&group).map_err(failed("cannot close port 22")));
+    if let (Err(_), Err(open)) = (&installed, &closed) {
+        project.progress.line(open.in_one_line());
+    }
+    installed.and(closed)
 }
 
 async fn install(project: &mut Project, group: &str) -> Result<(), Failure> {
