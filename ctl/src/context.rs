@@ -125,6 +125,26 @@ impl Context {
         Places { folder: self.binaries.clone(), discod: self.discod.clone(), beside, project: Some(self.folder.clone()) }
     }
 
+    /// The private key that client.js names: `~/` is the user's home, other names are of this folder.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn private_key(&self, given: &str) -> Result<PathBuf, Failure> {
+        let path = self.place(given);
+        if path.exists() {
+            return Ok(path);
+        }
+        Err(Failure::broke(format!("there is no private key {}", path.display())).hint("`ssh-keygen -t ed25519` makes one"))
+    }
+
+    /// A path as client.js gives it.
+    pub fn place(&self, given: &str) -> PathBuf {
+        match (given.strip_prefix("~/"), std::env::home_dir()) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => self.folder.join(given),
+        }
+    }
+
     /// `None`: this folder has no cluster yet.
     ///
     /// # Errors
@@ -322,19 +342,29 @@ fn pretty(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// `None` if there is no such file.
-fn read_small(path: &Path) -> Result<Option<String>, Failure> {
+///
+/// # Errors
+/// It cannot be read, is no text, or is bigger than what `disco` writes or a key is.
+pub fn read_small(path: &Path) -> Result<Option<String>, Failure> {
     let read = |e: &dyn std::error::Error| Failure::broke(format!("cannot read {}", path.display())).caused_by(e);
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(read(&e)),
-    };
-    let mut text = String::new();
-    let length = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| read(&e))?;
-    if length as u64 > FILE_BYTES_MAX {
-        return Err(Failure::broke(format!("{} has more than {FILE_BYTES_MAX} bytes", path.display())));
+    match read_whole(path, FILE_BYTES_MAX) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|e| read(&e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(read(&e)),
     }
-    Ok(Some(text))
+}
+
+/// All of a file, never the beginning of a bigger one.
+///
+/// # Errors
+/// As open(2) and read(2); it has more than `bytes_max` bytes.
+pub fn read_whole(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if length as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Readers see the old file or the new one, and after a power cut too.
@@ -412,6 +442,15 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(context.file("admin.key")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(context.disco()).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_whole(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_whole(&path, 4).unwrap_err().to_string(), "it has more than 4 bytes");
     }
 
     #[test]

@@ -16,7 +16,6 @@ use agent::drivers::provider::unit::{Beginning, NodeConfig, Table};
 use agent::model::ids::ClusterId;
 use proto::v1::{self, write_reply, write_request};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub const KIND: &str = "hosts";
@@ -31,15 +30,8 @@ pub fn is_meant(project: &Project) -> bool {
 
 /// `cluster.set_key_pair({ private, public })`: with which key we get in.
 pub fn set_key_pair(project: &mut Project, private: &str) -> Result<Value, Failure> {
-    let path = match (private.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => project.context.folder.join(PathBuf::from(private)),
-    };
-    if !path.exists() {
-        return Err(Failure::broke(format!("there is no private key {}", path.display())).hint("`ssh-keygen -t ed25519` makes one"));
-    }
     let mut inventory = Inventory::read(&project.context)?;
-    inventory.key = Some(path);
+    inventory.key = Some(project.context.private_key(private)?);
     inventory.write(&project.context)?;
     Ok(Value::Null)
 }
@@ -195,7 +187,10 @@ fn tell(project: &Project, entry: &Entry, machine: &Machine, installed: Installe
 }
 
 /// `cluster.scale(nodes)`: the first `nodes` listed hosts are nodes, the others are not.
-pub async fn scale(project: &mut Project, options: Option<&Options>, nodes: u32) -> Result<(), Failure> {
+///
+/// # Errors
+/// client.js lists fewer, a host cannot be made a node, or the cluster does not come to so many.
+pub async fn scale(project: &mut Project, options: Option<&Options>, nodes: u32) -> Result<v1::WriteReply, Failure> {
     let listed = Inventory::read(&project.context)?.listed();
     if listed.len() < nodes as usize {
         return Err(Failure::no(format!("cannot scale to {nodes}: client.js lists {} hosts", listed.len())).hint("add machines to `hosts`"));
@@ -207,7 +202,7 @@ pub async fn scale(project: &mut Project, options: Option<&Options>, nodes: u32)
         configured.map_err(|e| e.failure("the cluster does not take its options"))?;
     }
     let refused = format!("cannot scale to {nodes}");
-    scale::set(client, nodes).await.map_err(|e| e.failure(refused))?;
+    let reply = scale::set(client, nodes).await.map_err(|e| e.failure(refused))?;
     let (wanted, surplus) = listed.split_at(nodes as usize);
     ensure(project, wanted).await?;
     let known = Inventory::read(&project.context)?;
@@ -217,7 +212,8 @@ pub async fn scale(project: &mut Project, options: Option<&Options>, nodes: u32)
     }
     let progress = project.progress;
     let reached = scale::until_ready(project.cluster_client()?, nodes, |words| progress.line(words)).await;
-    project.remember(&reached.map_err(|e| e.failure(nodes))?)
+    project.remember(&reached.map_err(|e| e.failure(nodes))?)?;
+    Ok(reply)
 }
 
 /// A host we are on, with what it has.

@@ -7,6 +7,7 @@ use super::options::Options;
 use crate::client::{Client, Patience};
 use crate::commands::addresses;
 use crate::context::{ClusterFile, Context, JOURNAL, Lock};
+use crate::install::door;
 use crate::journal::{Journal, What};
 use crate::message::Failure;
 use crate::out::{Out, now_ms};
@@ -89,6 +90,7 @@ impl Project {
     /// Another disco holds the lock, or the journal is damaged.
     pub fn open(context: Context, out: Out, spawner: &Spawner) -> Result<Project, Failure> {
         let lock = context.lock()?;
+        door::sweep(&context.disco());
         let mut project = Project { context, out, spawner: spawner.clone(), progress: Progress::new(out), site: None, client: None, lock };
         let path = project.context.file(JOURNAL);
         if path.exists() {
@@ -196,6 +198,15 @@ impl Project {
     pub fn seen(&mut self) -> Result<Vec<InstanceSeen>, Failure> {
         let seen = self.site()?.provider.describe().map_err(|e| Failure::broke("cannot look at the instances").caused_by(&e))?;
         Ok(seen.into_iter().filter(|instance| instance.state != InstanceState::Terminated).collect())
+    }
+
+    /// The instance of the lowest ordinal that there still is.
+    ///
+    /// # Errors
+    /// There is none, or they cannot be seen.
+    pub fn first_instance(&mut self) -> Result<InstanceSeen, Failure> {
+        let first = self.seen()?.into_iter().next();
+        first.ok_or_else(|| Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"))
     }
 
     /// Notes that a step is about to be taken.

@@ -19,12 +19,19 @@ impl Script {
     }
 
     /// # Errors
+    /// There is no client.js.
+    pub fn must_be_there(context: &Context) -> Result<(), Failure> {
+        if Script::is_there(context) {
+            return Ok(());
+        }
+        Err(Failure::broke(format!("there is no client.js in {}", context.folder.display()))
+            .hint("`disco init` writes a starting folder; `--dir` names another one"))
+    }
+
+    /// # Errors
     /// There is no client.js, or it does not load.
     pub async fn load(context: &Context, ops: &Ops) -> Result<Script, Failure> {
-        if !Script::is_there(context) {
-            return Err(Failure::broke(format!("there is no client.js in {}", context.folder.display()))
-                .hint("`disco init` writes a starting folder; `--dir` names another one"));
-        }
+        Script::must_be_there(context)?;
         let mut host = ScriptHost::start(ScriptOptions::new(Modules::Folder(context.folder.clone()))).await.map_err(|e| broke(&e))?;
         let exports = host.load(FILE, ops).await.map_err(|e| broke(&e))?;
         Ok(Script { host, exports })

@@ -1,24 +1,21 @@
 //! The verbs of client.js on the local provider. Every one may be taken again and again.
 
+use super::admission;
 use super::aws;
 use super::hosts;
 use super::options::Options;
 use super::project::Project;
 use super::revive;
-use crate::client::{Client, Patience};
+use crate::client::Patience;
 use crate::commands::scale::{self, NotReady};
-use crate::identity;
 use crate::message::Failure;
 use agent::drivers::provider::{First, ProviderError};
 use agent::model::instance::{InstanceSeen, InstanceState};
 use proto::v1::write_request;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// From the start of a process to its control.sock and its first leader.
-const FIRST_NODE_MAX: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Lines of a dead daemon's log that go into the error.
 const LAST_WORDS: usize = 3;
 /// In the journal.
@@ -49,7 +46,7 @@ pub async fn start_instance(project: &mut Project) -> Result<Value, Failure> {
 async fn start_first(project: &mut Project) -> Result<InstanceSeen, Failure> {
     let patience = Patience { answered: Duration::from_secs(3), unreached: Duration::from_millis(300) };
     if project.status(patience).await?.is_some() {
-        return first_instance(project);
+        return project.first_instance();
     }
     let ran = running(project)?;
     project.context.discod()?;
@@ -61,7 +58,7 @@ async fn start_first(project: &mut Project) -> Result<InstanceSeen, Failure> {
         Ok(_) | Err(ProviderError::Terminated { .. }) => {}
         Err(error) => return Err(Failure::broke("cannot start the first instance").caused_by(&error)),
     }
-    let first = first_instance(project)?;
+    let first = project.first_instance()?;
     if project.client()?.is_none() {
         admit(project, &first).await?;
     }
@@ -75,28 +72,13 @@ fn running(project: &mut Project) -> Result<Vec<String>, Failure> {
 /// Asks over the instance's own door for a certificate.
 async fn admit(project: &mut Project, first: &InstanceSeen) -> Result<(), Failure> {
     let socket = control_socket(project, &first.id);
-    let started = Instant::now();
-    let (identity, mut addresses) = loop {
-        let mut client = Client::through_socket(socket.clone(), &project.spawner).with_patience(Patience::both(Duration::from_millis(500)));
-        match identity::issue(&project.context, &mut client).await {
-            Ok(issued) => break issued,
-            Err(failure) if started.elapsed() > FIRST_NODE_MAX => return Err(with_last_words(project, &first.id, failure)),
-            Err(failure) => {
-                if !running(project)?.contains(&first.id) {
-                    return Err(with_last_words(project, &first.id, failure));
-                }
-            }
-        }
-        async_io::Timer::after(LOOK_AGAIN).await;
-    };
+    let gone = |project: &mut Project| Ok(!running(project)?.contains(&first.id));
+    let asked = admission::knock(project, &socket, Duration::from_millis(500), gone).await;
+    let (identity, mut addresses) = asked.map_err(|failure| with_last_words(project, &first.id, failure))?;
     if addresses.is_empty() {
         addresses.push(first.address.clone());
     }
-    project.context.write_addresses(&addresses)?;
-    project.context.write_identity(&identity)?;
-    project.forget_client();
-    project.progress.line("the cluster has originated and admits us");
-    Ok(())
+    admission::take(project, &identity, &addresses)
 }
 
 fn instance_file(project: &Project, id: &str, name: &str) -> PathBuf {
@@ -119,18 +101,12 @@ fn with_last_words(project: &Project, id: &str, failure: Failure) -> Failure {
     told.hint(format!("its log is {}; run `disco bootstrap` again to try again", path.display()))
 }
 
-/// The instance of the lowest ordinal.
-fn first_instance(project: &mut Project) -> Result<InstanceSeen, Failure> {
-    let first = project.seen()?.into_iter().next();
-    first.ok_or_else(|| Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"))
-}
-
 /// On the local provider an address needs no attaching: it is the loopback address the first instance has.
 pub fn first_address(project: &mut Project) -> Result<String, Failure> {
     if hosts::is_meant(project) {
         return hosts::first_address(project);
     }
-    Ok(host_of(&first_instance(project)?.address).to_owned())
+    Ok(host_of(&project.first_instance()?.address).to_owned())
 }
 
 pub fn host_of(address: &str) -> &str {
@@ -142,7 +118,7 @@ pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Resu
     // One step, whatever the number: a scale to three that was cut off is over once there was one to two.
     project.begin(SCALE)?;
     let outcome = match (hosts::is_meant(project), aws::is_meant(project)) {
-        (true, _) => hosts::scale(project, Some(options), nodes).await,
+        (true, _) => hosts::scale(project, Some(options), nodes).await.map(drop),
         (_, true) => aws::scale(project, options, nodes).await,
         _ => scale_and_wait(project, options, nodes).await,
     };

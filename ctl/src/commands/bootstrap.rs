@@ -11,11 +11,8 @@ use proto::Spawner;
 
 pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Result<Exit, Failure> {
     let context = Context::new(global)?;
-    if !Script::is_there(&context) {
-        // Before anything is made, the lock included.
-        return Err(Failure::broke(format!("there is no client.js in {}", context.folder.display()))
-            .hint("`disco init` writes a starting folder; `--dir` names another one"));
-    }
+    // Before anything is made, the lock included.
+    Script::must_be_there(&context)?;
     let ops = Ops::new(Project::open(context.clone(), out, spawner)?, yes);
     let outcome = work(&context, &ops).await;
     let mut project = ops.into_project();

@@ -49,7 +49,7 @@ pub fn image(global: &Global, out: Out) -> Result<Exit, Failure> {
         .create(&folder)
         .map_err(|e| Failure::no(format!("cannot make the folder {}", folder.display())).caused_by(&e))?;
     let authority = Authority::create(ClusterId(u64::from_be_bytes(random_bytes())), now_ms());
-    let secret: String = random_bytes::<20>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = crate::render::hex(&random_bytes::<20>());
     let token = JoinToken { ca_digest: ca_digest(authority.certificate()), secret: format!("i{secret}") };
     let broken = |what: &str| format!("cannot write {what} in {}", folder.display());
     ImageFiles::new(&folder)

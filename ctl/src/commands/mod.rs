@@ -80,13 +80,19 @@ impl Desk {
     /// # Errors
     /// Stdout cannot be written.
     pub fn changed(&self, reply: &proto::v1::WriteReply, words: impl AsRef<str>) -> Result<Exit, Failure> {
-        if self.out.json {
-            self.out.document(&serde_json::json!({ "index": reply.index }))?;
-        } else {
+        if !self.out.json {
             self.out.say(words);
         }
-        Ok(Exit::Done)
+        at(self.out, reply).map(|()| Exit::Done)
     }
+}
+
+/// For programs: where in the log a change was applied.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn at(out: Out, reply: &proto::v1::WriteReply) -> Result<(), Failure> {
+    if out.json { out.document(&serde_json::json!({ "index": reply.index })) } else { Ok(()) }
 }
 
 /// Where to ask next time: nodes that live before those that do not, managers before workers.

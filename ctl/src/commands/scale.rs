@@ -1,8 +1,11 @@
 //! `disco scale N`, and the waiting that bootstrap does too: the number is replicated first, the leader makes it true.
 
-use super::{Desk, addresses};
+use super::{Desk, addresses, at, rollout::STILL_MAX};
 use crate::args::Global;
-use crate::bootstrap::{hosts, project::Project};
+use crate::bootstrap::{
+    hosts,
+    project::{self, Project},
+};
 use crate::client::{CallError, Client};
 use crate::context::Context;
 use crate::message::{Exit, Failure};
@@ -11,8 +14,6 @@ use proto::Spawner;
 use proto::v1::{self, write_request};
 use std::time::{Duration, Instant};
 
-/// Nothing moved for this long: say what is missing and stop waiting. The cluster goes on by itself.
-const STILL_MAX: Duration = Duration::from_secs(120);
 /// All nodes are ready and only the votes are not as wanted: they may never be (workers do not vote).
 const VOTES_MAX: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -22,8 +23,8 @@ pub async fn run(global: &Global, out: Out, spawner: &Spawner, nodes: u32) -> Re
     let context = Context::new(global)?;
     if context.socket.is_none() && context.cluster()?.is_some_and(|cluster| cluster.provider == hosts::KIND) {
         let mut project = Project::open(context, out, spawner)?;
-        hosts::scale(&mut project, None, nodes).await?;
-        return Ok(Exit::Done);
+        let reply = hosts::scale(&mut project, None, nodes).await?;
+        return at(out, &reply).map(|()| Exit::Done);
     }
     ask(Desk::open(global, out, spawner)?, nodes).await
 }
@@ -31,13 +32,10 @@ pub async fn run(global: &Global, out: Out, spawner: &Spawner, nodes: u32) -> Re
 async fn ask(mut desk: Desk, nodes: u32) -> Result<Exit, Failure> {
     let what = format!("cannot scale to {nodes}");
     let reply = set(&mut desk.client, nodes).await.map_err(|e| e.failure(what.as_str()))?;
-    let out = desk.out;
-    let started = Instant::now();
-    let status = until_ready(&mut desk.client, nodes, |words| out.say(format!("{:5.2}s  {words}", started.elapsed().as_secs_f64())))
-        .await
-        .map_err(|e| e.failure(nodes))?;
-    desk.remember(&status).await;
-    desk.changed(&reply, "")
+    let told = project::Progress::new(desk.out);
+    let reached = until_ready(&mut desk.client, nodes, |words| told.line(words)).await;
+    desk.remember(&reached.map_err(|e| e.failure(nodes))?).await;
+    at(desk.out, &reply).map(|()| Exit::Done)
 }
 
 pub async fn set(client: &mut Client, nodes: u32) -> Result<v1::WriteReply, CallError> {

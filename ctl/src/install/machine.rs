@@ -133,7 +133,7 @@ impl Machine {
             }
             if let Some(text) = config {
                 self.as_root("make /etc/disco", "mkdir -p -m 750 /etc/disco", Vec::new(), QUICK).await?;
-                let sum = agent::drivers::pki::sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let sum = crate::render::hex(&agent::drivers::pki::sha256(text.as_bytes()));
                 self.upload(text.into_bytes(), &sum, unit::CONFIG_NEW).await?;
             }
             self.as_root_by_stdin("set up the service", unit::setup(), SETUP_MAX).await

@@ -3,7 +3,9 @@
 //! Looked at in order: the folder of `--binaries`, the program of `--discod`, the folder `disco` lies in, the project
 //! folder. Names do not decide, the file does: an ELF header says what machine it is for.
 
+use crate::context::read_whole;
 use crate::message::Failure;
+use crate::render::hex;
 use agent::drivers::pki::sha256;
 use std::fs::File;
 use std::io::Read as _;
@@ -92,9 +94,8 @@ fn machine_of(path: &Path) -> Option<&'static str> {
 
 fn read(path: &Path) -> Result<Program, Failure> {
     let broken = |e: &dyn std::error::Error| Failure::broke(format!("cannot read {}", path.display())).caused_by(e);
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes)).map_err(|e| broken(&e))?;
-    let sha256 = sha256(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = read_whole(path, BYTES_MAX).map_err(|e| broken(&e))?;
+    let sha256 = hex(&sha256(&bytes));
     Ok(Program { path: path.to_owned(), bytes, sha256 })
 }
 

@@ -2,9 +2,10 @@
 
 use super::error::SshError;
 use super::known_hosts::{self, BYTES_MAX};
+use crate::context::read_whole;
 use russh::keys::ssh_key::Fingerprint;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// Where the host key of a machine comes from.
@@ -44,12 +45,10 @@ impl Trust {
             Trust::KnownHosts(paths) => {
                 let mut others = None;
                 for path in paths {
-                    let mut text = Vec::new();
-                    let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
-                    match read {
-                        Err(source) if source.kind() != ErrorKind::NotFound => return Err(SshError::File { path: path.clone(), source }),
-                        _ => {}
-                    }
+                    let text = match read_whole(path, BYTES_MAX) {
+                        Err(source) if source.kind() == ErrorKind::NotFound => continue,
+                        read => read.map_err(|source| SshError::File { path: path.clone(), source })?,
+                    };
                     let known = known_hosts::look_up(&String::from_utf8_lossy(&text), host, port);
                     if !known.other_kinds.is_empty() {
                         others.get_or_insert((path, known.other_kinds.join(", ")));

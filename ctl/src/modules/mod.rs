@@ -73,7 +73,7 @@ impl Modules {
                 bytes.extend_from_slice(part.as_bytes());
             }
         }
-        pki::sha256(&bytes).iter().map(|b| format!("{b:02x}")).collect()
+        crate::render::hex(&pki::sha256(&bytes))
     }
 
     /// `cluster.js and 2 more`

@@ -125,7 +125,7 @@ pub fn kv(key: &str, value: Option<&[u8]>, version: u64) -> Value {
     let text = value.and_then(|v| std::str::from_utf8(v).ok());
     let mut object = json!({ "key": key, "value": text, "version": version });
     if let (None, Some(bytes)) = (text, value) {
-        object["hex"] = bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into();
+        object["hex"] = super::hex(bytes).into();
     }
     object
 }

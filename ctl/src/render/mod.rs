@@ -98,6 +98,11 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
+/// As sha256sum(1) prints bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Enough of an id to tell nodes apart.
 pub fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)

@@ -13,14 +13,13 @@ use super::options::Options;
 use super::project::Project;
 use crate::client::Patience;
 use crate::commands::scale as ready;
-use crate::context::Context;
+use crate::context::{Context, read_small};
 use crate::message::Failure;
 use crate::out::Out;
 use agent::drivers::provider::{AwsProvider, First, Launched, Provider as _, ProviderError, aws::parameter, aws::site, aws::site::Wish};
 use agent::model::instance::{InstanceSeen, InstanceState, parameter as shared};
 use proto::v1::write_request;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub const KIND: &str = "aws";
@@ -101,19 +100,12 @@ fn failed(what: impl Into<String>) -> impl FnOnce(ProviderError) -> Failure {
 
 /// `cluster.set_key_pair({ private, public })`: the private key's file, and the public one's file or text.
 pub fn set_key_pair(project: &mut Project, private: &str, public: &str) -> Result<(), Failure> {
-    let place = |given: &str| match (given.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => project.context.folder.join(PathBuf::from(given)),
-    };
-    let key = place(private);
-    if !key.exists() {
-        return Err(Failure::broke(format!("there is no private key {}", key.display())).hint("`ssh-keygen -t ed25519` makes one"));
-    }
+    let key = project.context.private_key(private)?;
     let line = match public.starts_with("ssh-") {
         true => public.to_owned(),
         false => {
-            let path = place(public);
-            std::fs::read_to_string(&path).map_err(|e| Failure::broke(format!("cannot read {}", path.display())).caused_by(&e))?
+            let path = project.context.place(public);
+            read_small(&path)?.ok_or_else(|| Failure::broke(format!("there is no public key {}", path.display())))?
         }
     };
     let aws = provider(project)?;
@@ -141,12 +133,12 @@ pub async fn start_instance(project: &mut Project, args: &Value) -> Result<Value
 async fn start_first(project: &mut Project, args: &Value) -> Result<InstanceSeen, Failure> {
     let patience = Patience { answered: Duration::from_secs(3), unreached: Duration::from_secs(1) };
     if project.status(patience).await?.is_some() {
-        return any_instance(project);
+        return project.first_instance();
     }
     let aws = provider(project)?;
     if project.client()?.is_some() {
         // It was made and does not answer. Another first machine would not mend that: perhaps we only are somewhere else.
-        let first = any_instance(project).map_err(|_| none_left())?;
+        let first = project.first_instance().map_err(|_| none_left())?;
         let_us_in(project)?;
         return Ok(first);
     }
@@ -280,7 +272,7 @@ async fn launch(project: &mut Project, aws: &AwsProvider, mut notes: Notes) -> R
             Ok(launched) => return Ok(launched),
             // The first one had its day: others carry the cluster.
             Err(ProviderError::Terminated { .. }) => {
-                let seen = any_instance(project)?;
+                let seen = project.first_instance()?;
                 return Ok(Launched {
                     operation: agent::drivers::provider::first_operation(aws.cluster()),
                     id: seen.id,
@@ -311,12 +303,6 @@ fn error_text(error: &ProviderError) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// The instance of the lowest ordinal that lives.
-fn any_instance(project: &mut Project) -> Result<InstanceSeen, Failure> {
-    let first = project.seen()?.into_iter().next();
-    first.ok_or_else(|| Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"))
-}
-
 /// `cluster.attach_ip()`: an address that stays, whoever leads. Until there is a leader it leads to the first machine.
 pub fn attach_ip(project: &mut Project) -> Result<String, Failure> {
     project.begin("attach_ip")?;
@@ -332,7 +318,7 @@ fn attach(project: &mut Project) -> Result<String, Failure> {
         notes.parameters.insert(shared::ADDRESS.into(), address.allocation.clone());
     })?;
     if address.instance.is_none() {
-        let first = any_instance(project)?;
+        let first = project.first_instance()?;
         aws.attach(&first.id, &address.allocation).map_err(failed("cannot attach the public address"))?;
     }
     if !known {
@@ -348,7 +334,7 @@ pub fn primary_ip(project: &mut Project) -> Result<String, Failure> {
         let address = aws.ensure_address().map_err(failed("cannot look for the public address"))?;
         return Ok(address.ip.to_string());
     }
-    let seen = any_instance(project)?;
+    let seen = project.first_instance()?;
     Ok(host(if seen.public_address.is_empty() { &seen.address } else { &seen.public_address }).to_owned())
 }
 
