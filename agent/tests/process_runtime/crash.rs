@@ -7,7 +7,10 @@ use crate::{
 use agent::{
     drivers::{
         process::ProcessRecord,
-        runtime::{lines::Wanted, process::record::Tasks},
+        runtime::{
+            lines::Wanted,
+            process::record::{Tasks, all_in},
+        },
         syscall::{HeldChild, Program},
     },
     model::{
@@ -16,7 +19,7 @@ use agent::{
     },
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -173,13 +176,45 @@ fn odd_records_are_set_aside_and_stop_nobody() {
     });
 }
 
+/// The control group of the node, where it may have one.
+fn groups_of(folder: &Path) -> BTreeSet<PathBuf> {
+    let tasks = all_in(&folder.join("tasks")).expect("it can be listed");
+    tasks.iter().filter_map(|task| Some(Path::new(task.cgroup.as_ref()?).parent()?.to_owned())).collect()
+}
+
+#[test]
+fn a_started_daemon_removes_the_groups_that_a_killed_one_left() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let node = fresh_node();
+    let (agent, _) = AgentSide::begin("tasks", folder.path(), node);
+    agent.kill();
+    let groups = groups_of(folder.path());
+    groups.iter().for_each(|node| fs::create_dir(node.join("99")).expect("where there are groups, we may make them"));
+    common::block_on(async |spawner| {
+        let rig = Rig::open(folder.path(), node, &spawner);
+        for _ in 1..=3 {
+            rig.event().await;
+        }
+        rig.found().await;
+        assert!(groups.iter().all(|node| node.join("1").exists() && !node.join("99").exists()), "{groups:?}");
+        for number in 1..=3 {
+            rig.stop(number, 15, 5_000).await;
+        }
+        assert!(groups.iter().all(|node| !node.exists()), "{groups:?}");
+    });
+}
+
 #[test]
 fn what_a_dead_daemon_recorded_can_be_ended_from_outside() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (agent, words) = AgentSide::begin("tasks", folder.path(), fresh_node());
     agent.kill();
+    let groups = groups_of(folder.path());
+    // Of a task whose record the daemon did not come to write.
+    groups.iter().for_each(|node| fs::create_dir(node.join("99")).expect("where there are groups, we may make them"));
     agent::drivers::runtime::end_recorded(&folder.path().join("tasks"), Duration::from_secs(5)).expect("they are ours to end");
     assert!(words.iter().all(|pid| !lives(pid.parse().expect("a pid"))));
+    assert!(groups.iter().all(|node| !node.exists()), "{groups:?}");
     agent::drivers::runtime::end_recorded(&folder.path().join("nothing"), Duration::ZERO).expect("no folder, no tasks");
     let _ = Tasks::open(folder.path().join("tasks"), fresh_node()).expect("the folder stays usable");
 }

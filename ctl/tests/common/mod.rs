@@ -207,6 +207,10 @@ impl Drop for Project {
                 kill(pid);
             }
         }
+        // Tasks outlive their daemon, but not their test; nor does what the kernel keeps of them.
+        for instance in self.instances() {
+            let _ = agent::drivers::runtime::end_recorded(&instance.join("data/tasks"), Duration::ZERO);
+        }
         for task in memprof::tasks_of(&addresses) {
             kill(task);
         }

@@ -135,6 +135,8 @@ fi
 rm -f /etc/systemd/system/disco.service /etc/systemd/system/disco.service.new /usr/local/bin/discod /usr/local/bin/.discod.new
 rm -f /usr/local/bin/.discod.new.part.*
 systemctl daemon-reload >/dev/null 2>&1
+# The deepest first; one in which something runs stays.
+find /sys/fs/cgroup -depth -type d -path '*/disco.service/*' -exec rmdir {} \; 2>/dev/null
 rm -rf /etc/disco /var/lib/disco
 ! id disco >/dev/null 2>&1 || userdel disco >/dev/null 2>&1
 [ ! -e /usr/local/bin/discod ] && [ ! -e /var/lib/disco ]

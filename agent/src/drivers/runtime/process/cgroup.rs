@@ -13,12 +13,17 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Mutex,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The leaf the daemon moves to.
 const OWN_LEAF: &str = "disco-daemon";
 /// cpu.max counts in periods of this many microseconds.
 const PERIOD_US: u64 = 100_000;
+/// How long a group may count a process that has ended, and how often one looks.
+const SETTLED_WITHIN: Duration = Duration::from_millis(200);
+const SETTLES_IN: Duration = Duration::from_millis(2);
 
 /// The group that holds the tasks' groups.
 #[derive(Debug)]
@@ -36,9 +41,10 @@ impl Cgroups {
         if base.ends_with(OWN_LEAF) {
             base.pop();
         }
-        let cgroups = Cgroups { tasks: base.join(format!("disco-{node}")), base, turn: Mutex::new(()) };
+        let cgroups = Cgroups { tasks: base.join(name_of(node)), base, turn: Mutex::new(()) };
         cgroups.with_parent(|_| Ok(())).ok()?;
-        cgroups.remove_parent();
+        // A daemon that was killed may have left some.
+        remove_empty(&cgroups.tasks);
         Some(cgroups)
     }
 
@@ -77,11 +83,9 @@ impl Cgroups {
     /// Something still runs in it.
     pub fn remove(&self, leaf: &Path) -> io::Result<()> {
         let _turn = self.turn.lock().expect("no code that holds this lock can panic");
-        match fs::remove_dir(leaf) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        self.remove_parent();
+        remove(leaf)?;
+        // Refused while a task's group is in it, which is what we want.
+        let _ = fs::remove_dir(&self.tasks);
         Ok(())
     }
 
@@ -97,11 +101,41 @@ impl Cgroups {
         }
         act(&self.tasks)
     }
+}
 
-    fn remove_parent(&self) {
-        // Refused while a task's group is in it, which is what we want.
-        let _ = fs::remove_dir(&self.tasks);
+fn name_of(node: NodeId) -> String {
+    format!("disco-{node}")
+}
+
+/// The node's group around a task's; none if the task's is not where a node would have made it.
+pub fn around(leaf: &Path, node: NodeId) -> Option<&Path> {
+    leaf.parent().filter(|group| group.ends_with(name_of(node)))
+}
+
+/// Removes the group of a task of which nothing runs any more.
+///
+/// # Errors
+/// Something still runs in it.
+pub fn remove(leaf: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        match fs::remove_dir(leaf) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // What was just killed counts until the kernel has switched away from it for the last time.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => thread::sleep(SETTLES_IN),
+            removed => return removed,
+        }
     }
+}
+
+/// Removes of a node's group what nothing runs in, and the group itself if nothing is left in it.
+pub fn remove_empty(node: &Path) {
+    let leaves = fs::read_dir(node).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    for leaf in leaves {
+        // Refused where something runs: that is what the groups are for.
+        let _ = fs::remove_dir(leaf.path());
+    }
+    let _ = fs::remove_dir(node);
 }
 
 /// Gives a group's children the memory and cpu controllers.
