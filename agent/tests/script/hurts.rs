@@ -1,6 +1,6 @@
 //! Scripts that would hurt: each is stopped, named, and the next one runs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::drivers::script::{Arg, Limits, ScriptHost, ScriptOptions};
 use serde_json::json;
@@ -10,6 +10,11 @@ use crate::desk::{Desk, body, bootstrap, children, is_dead, memory, options, ret
 /// So that a loop need not be waited for ten seconds.
 fn impatient() -> Limits {
     Limits { busy: Duration::from_millis(700), ..Limits::default() }
+}
+
+/// So that memory is what runs out, on a machine that has little time for scripts too.
+fn patient() -> Limits {
+    Limits { busy: Duration::from_secs(600), total: Duration::from_secs(600), ..Limits::default() }
 }
 
 /// The error of a client.js within these limits; afterwards a new script runs fine.
@@ -82,7 +87,7 @@ fn too_much_memory_is_stopped_and_said() {
         "const m = new Map(); for (let i = 0; ; i++) m.set(i, 'x'.repeat(1000) + i);",
     ];
     for statements in table {
-        let error = seen_within(Limits { busy: Duration::from_secs(30), ..Limits::default() }, &body(statements));
+        let error = seen_within(patient(), &body(statements));
         assert_eq!(error, "client.js: bootstrap() used more than 64 MiB of memory and was stopped", "{statements}");
     }
     let buffer = seen_within(Limits::default(), &body("new ArrayBuffer(2e9)"));
@@ -95,6 +100,7 @@ fn too_much_memory_is_stopped_and_said() {
 
 #[test]
 fn ten_thousand_lines_a_second_become_two_hundred_and_a_count() {
+    let began = Instant::now();
     let (result, desk) = seen(&body("for (let i = 0; i < 10000; i++) console.log(`line ${i}`);"));
     result.expect("it runs");
     let lines = desk.lines();
@@ -104,8 +110,9 @@ fn ten_thousand_lines_a_second_become_two_hundred_and_a_count() {
         .sum();
     let shown = lines.iter().filter(|line| line.starts_with("log: line ")).count();
     assert_eq!(shown as u64 + dropped, 10_000);
-    // How many seconds it took is the machine's affair.
-    assert!(shown % 200 == 0 && shown <= 2000, "{shown}");
+    // How many seconds it took is the machine's affair: two hundred for each that began.
+    let most = 200 * (began.elapsed().as_secs() as usize + 1);
+    assert!((200..=most).contains(&shown), "{shown} of at most {most}");
 }
 
 #[test]

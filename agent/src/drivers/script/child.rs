@@ -102,7 +102,6 @@ pub fn child_main() -> ! {
 fn harmless() {
     let _ = syscall::close_descriptors_from(4);
     let _ = syscall::set_oom_score(1000);
-    let _ = syscall::lower_priority(NICE);
     let _ = syscall::set_soft_limit(Resource::CoreSize, 0);
 }
 
@@ -153,6 +152,8 @@ impl Executor {
         syscall::set_soft_limit(Resource::AddressSpace, address_space()?.saturating_add(memory_bytes))?;
         // Making the engine ran much code that will not run again.
         let _ = syscall::release_code_pages();
+        // Only now: on a busy machine a start that gives way may take longer than anybody waits. Best effort, as in `harmless`.
+        let _ = syscall::lower_priority(NICE);
         bridge.line.send(&ToHost::Ready);
         Ok(Executor { engine, bridge, events, current: None, idle: Duration::from_millis(idle_ms), released: Instant::now() })
     }

@@ -17,7 +17,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 use serde_json::Value;
 
 use super::{
-    clock::{Clock, Verdict},
+    clock::{Clock, Look, Verdict},
     frame::{self, Decoder, Modules, ToChild, ToHost},
     host::{HostOps, ScriptOptions},
 };
@@ -104,6 +104,11 @@ impl Executor {
         self.child.id()
     }
 
+    /// What it has had of the processors so far.
+    pub fn look(&self) -> Look {
+        Look { now: Instant::now(), cpu: syscall::processor_time(self.pid()).unwrap_or_default() }
+    }
+
     /// Tells it what it is for and waits until its limits are in force.
     ///
     /// # Errors
@@ -140,14 +145,16 @@ impl Executor {
             let frame = async { Step::Frame(self.next_frame().await) };
             // What the executor already said comes before the judgement that it says nothing.
             let step = frame.or(answered(&mut operations)).or(late).await;
-            let now = Instant::now();
+            let look = self.look();
             match step {
-                Step::Late(verdict) => return Err(Ended::Bound(verdict)),
+                // It may have been given less time than has passed.
+                Step::Late(verdict) if clock.is_over(look) => return Err(Ended::Bound(verdict)),
+                Step::Late(_) => {}
                 Step::Frame(Err(e)) => return Err(e.into()),
                 Step::Frame(Ok(None)) => return Err(Ended::Gone),
                 Step::Frame(Ok(Some(frame))) => match frame {
-                    ToHost::Busy => clock.handle_busy(now),
-                    ToHost::Waiting => clock.handle_waiting(now),
+                    ToHost::Busy => clock.handle_busy(look),
+                    ToHost::Waiting => clock.handle_waiting(look),
                     ToHost::Console { level, text } => ops.console(&level, &text),
                     ToHost::Operation { id, .. } if operations.len() == SCRIPT_REQUESTS_MAX => {
                         self.answer(id, Err("too many calls at once".to_owned())).await?;
@@ -160,10 +167,10 @@ impl Executor {
                 },
                 Step::Answer(id, result) => {
                     self.answer(id, result).await?;
-                    clock.handle_busy(now);
+                    clock.handle_busy(look);
                 }
             }
-            clock.handle_asked(!operations.is_empty(), now);
+            clock.handle_asked(!operations.is_empty(), look.now);
         }
     }
 

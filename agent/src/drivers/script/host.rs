@@ -3,15 +3,7 @@
 //! The process behind it comes and goes (idle, killed, died of its script); a call finds one, or makes one and
 //! evaluates the module again.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::unix::process::ExitStatusExt,
-    path::PathBuf,
-    pin::Pin,
-    process::ExitStatus,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io, os::unix::process::ExitStatusExt, path::PathBuf, pin::Pin, process::ExitStatus, time::Duration};
 
 use serde_json::Value;
 
@@ -288,7 +280,7 @@ impl ScriptHost {
         let place = self.place(hook);
         let Some(executor) = self.executor.as_mut() else { return Err(Break::Idled) };
         executor.state = State::Working;
-        let mut clock = Clock::new(bounds, Instant::now());
+        let mut clock = Clock::new(bounds, executor.look());
         let ended = match executor.serve(&request, &mut clock, ops).await {
             Ok(ToHost::Failed { message, stack }) => return Err(Break::Error(ScriptError::Failed { place, message, stack })),
             Ok(answer) => return Ok(answer),
