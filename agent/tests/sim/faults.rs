@@ -74,7 +74,10 @@ impl World {
             (Fault::Pause, Some(victim)) => {
                 self.counts.add(Count::Pauses);
                 let (low, high) = self.options.pause_ms;
-                self.machines[victim].paused_until = self.now + self.rng.between(low, high);
+                let until = self.now + self.rng.between(low, high);
+                // Never sooner than before: what waits would come after what is newer.
+                let machine = &mut self.machines[victim];
+                machine.paused_until = machine.paused_until.max(until);
             }
             (Fault::ClockJump, Some(victim)) => {
                 self.counts.add(Count::ClockJumps);
@@ -179,8 +182,8 @@ impl World {
     pub fn heal(&mut self) {
         self.options.heal();
         self.network.heal();
+        // Who is paused goes on by itself, and soon: never sooner than what waits for it.
         for machine in &mut self.machines {
-            machine.paused_until = 0;
             machine.full_until = 0;
             machine.drift_ppm = 0;
         }

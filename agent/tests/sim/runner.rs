@@ -23,6 +23,8 @@ thread_local! {
 
 /// Every so many histories one is played twice: its trace must be the same.
 const TWICE_EVERY: u64 = 20;
+/// A long run says how far it is.
+const SAID_EVERY: usize = 5_000;
 /// More failures than this are the same failure.
 const FAILURES_MAX: usize = 100;
 
@@ -122,6 +124,9 @@ pub fn run(run: &Run) -> Results {
                             results.passed += 1;
                         }
                         Err(why) => results.failures.push((seed, why)),
+                    }
+                    if results.histories().is_multiple_of(SAID_EVERY) {
+                        println!("... {} histories, {} failed", results.histories(), results.failures.len());
                     }
                 }
             });

@@ -10,7 +10,8 @@ pub struct Membership {
     pub learners: Vec<MemberId>,
     /// Voters of the configuration being left: while there are any, it is joint and takes both majorities.
     pub outgoing: Vec<MemberId>,
-    /// A change is proposed and not applied yet (leader only).
+    /// A change is proposed and not applied yet (leader only), or this node would have forgotten after a restart that it is
+    /// over: nobody may give up the seat then that it would need again.
     pub pending: bool,
 }
 

@@ -107,6 +107,8 @@ pub struct Consensus {
     unsaved_commit: bool,
     /// Where the newest change of membership that is applied stands in the log, or after it.
     reconfigured_at: u64,
+    /// The batch that makes it durable that this change is committed, until it is.
+    reconfigured_in: Option<u64>,
 }
 
 /// The batch that makes a new group of one: a snapshot at `index` whose membership is that one voter.
@@ -176,6 +178,7 @@ impl Consensus {
             incoming: None,
             unsaved_commit: false,
             reconfigured_at,
+            reconfigured_in: None,
         };
         consensus.draw_timeout();
         Ok(consensus)
@@ -340,6 +343,9 @@ impl Consensus {
 
         if save {
             self.number += 1;
+            if membership {
+                self.reconfigured_in = Some(self.number);
+            }
             self.outstanding = Some(Outstanding {
                 number: self.number,
                 ready: Some(number),
@@ -406,6 +412,7 @@ impl Consensus {
     /// The batch is durable: what promised it may go.
     pub fn persisted(&mut self, number: u64) -> Vec<Outgoing> {
         let Some(outstanding) = self.outstanding.take_if(|o| o.number == number) else { return Vec::new() };
+        self.reconfigured_in.take_if(|batch| *batch == number);
         if let Some(ready) = outstanding.ready {
             self.node.on_persist_ready(ready);
         }

@@ -64,7 +64,12 @@ impl Consensus {
     }
 
     pub fn membership(&self) -> Membership {
-        Membership::from_raft(&self.node.store().conf, self.node.raft.has_pending_conf())
+        Membership::from_raft(&self.node.store().conf, self.node.raft.has_pending_conf() || self.would_forget_change())
+    }
+
+    /// That the newest change of membership is committed is not durable here yet.
+    pub fn would_forget_change(&self) -> bool {
+        self.reconfigured_in.is_some()
     }
 
     /// Whether this peer holds nearly all of the log (leader only), and durably who sits in the group: a voter that loses

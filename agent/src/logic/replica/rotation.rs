@@ -9,7 +9,8 @@ use crate::{
     logic::plan::{Call, CallKey},
     model::{
         authority::{Authorities, NextKeys, Papers},
-        command::Command,
+        codec,
+        command::{Command, Proposal},
         ids::{MemberId, NodeId, RequestId, Ticket},
         io::{Effect, Keyring},
         limits::REQUEST_TIMEOUT_MS,
@@ -40,7 +41,7 @@ impl Replica {
             let why = format!("manager {} is {}: each one has to be there to get the new keys", absent.name, absent.state.as_str());
             return self.refuse(ticket, "waiting", why);
         }
-        let settled = self.leads_settled() && self.handover.is_none();
+        let settled = self.leads_settled() && self.handover.is_none() && !self.is_introducing();
         let (Some(consensus), Some(keyring), true) = (&self.consensus, &mut self.config.keyring, settled) else {
             return self.reply(ticket, Answer::Busy);
         };
@@ -51,6 +52,13 @@ impl Replica {
         let waits = self.state.nodes.values().filter_map(|n| n.member).filter(|m| *m != me).map(|m| (m, false)).collect();
         self.handover = Some(Handover { ticket, request, ca, by: self.now.mono + REQUEST_TIMEOUT_MS, waits });
         self.hand_over();
+    }
+
+    /// A new CA stands in the log and is not applied yet: its keys must not make room for another's.
+    fn is_introducing(&self) -> bool {
+        let introduces = |bytes: &[u8]| codec::decode::<Proposal>(bytes).is_ok_and(|p| matches!(p.command, Command::CaIntroduce(_)));
+        let ahead = self.consensus.iter().flat_map(|consensus| consensus.commands_after(self.applied));
+        ahead.into_iter().any(|(_, _, bytes)| introduces(&bytes))
     }
 
     /// Asks whoever has not confirmed, and proposes the new CA once all have.

@@ -38,8 +38,13 @@ impl Replica {
             return self.seat_changed(change);
         }
         if let Some(consensus) = &mut self.consensus {
+            let waited = consensus.would_forget_change();
             let held = consensus.persisted(number);
+            let goes_on = waited && !consensus.would_forget_change();
             self.send(held);
+            if goes_on {
+                self.plan_soon();
+            }
         }
     }
 

@@ -133,13 +133,16 @@ impl State {
         Outcome::Done
     }
 
+    /// A node whose machine ended leaves by that record: it stays until the node is gone.
     fn forget_ended(&mut self) {
-        let ended = self.instances.values().filter(|i| i.ended()).count();
-        if ended > INSTANCES_ENDED_KEPT {
-            let oldest = self.instances.values().filter(|i| i.ended()).min_by_key(|i| i.ordinal).map(|i| i.operation);
-            if let Some(oldest) = oldest {
-                self.instances.remove(&oldest);
-            }
+        let ended = self.instances.values().filter(|i| i.ended() && i.node.is_none_or(|node| !self.nodes.contains_key(&node)));
+        let (mut oldest, mut count) = (None, 0);
+        for instance in ended {
+            count += 1;
+            oldest = oldest.into_iter().chain([(instance.ordinal, instance.operation)]).min();
+        }
+        if let Some((_, oldest)) = oldest.filter(|_| count > INSTANCES_ENDED_KEPT) {
+            self.instances.remove(&oldest);
         }
     }
 }
