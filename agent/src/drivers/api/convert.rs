@@ -29,6 +29,10 @@ use tonic::Status;
 /// `invalid`, naming the field.
 pub fn write(request: v1::WriteRequest, new_keys: impl FnOnce() -> Result<NextKeys, Status>) -> Result<(RequestId, Op), Status> {
     use v1::write_request::Op as Wire;
+    if request.client == 0 {
+        // What a caller that sets nothing sends: two of them would be taken for one that repeats itself.
+        return Err(refuse("invalid", "`client` cannot be 0: choose a random number once, and count `sequence` up with each write"));
+    }
     let id = RequestId { client: request.client, sequence: request.sequence };
     let op = match request.op.ok_or_else(|| invalid("op", "missing"))? {
         Wire::Scale(scale) => Op::Scale(scale.nodes),
@@ -434,6 +438,9 @@ mod tests {
             assert_eq!(code_of(&status), "invalid");
             assert!(status.message().contains(named), "{} names {named}", status.message());
         }
+        let op = Some(Wire::Destroy(v1::Destroy {}));
+        let nobody = write(v1::WriteRequest { client: 0, sequence: 2, op }, || unreachable!("none asks for keys"));
+        assert!(nobody.expect_err("nobody knows whose it is").message().contains("`client`"));
         assert!(query(v1::ReadRequest::default()).is_err());
         assert!(principal("node:12").is_err());
     }

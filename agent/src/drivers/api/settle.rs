@@ -28,7 +28,7 @@ impl Api {
         let deadline = Instant::now() + Duration::from_millis(REQUEST_TIMEOUT_MS);
         loop {
             let moved = match self.try_once(&principal, &request).await {
-                Err(status) if is_worth_another_look(&status, &request) => status,
+                Err(status) if is_worth_another_look(&status) => status,
                 settled => return settled,
             };
             if Instant::now() + PAUSE >= deadline {
@@ -121,20 +121,18 @@ impl Api {
     }
 }
 
-/// The leader moved or could not be reached, and asking again can do no harm: reads and joins always, a write only if it
-/// carries an id that lets the state recognise it.
-fn is_worth_another_look(status: &Status, request: &Wire) -> bool {
+/// The leader moved or could not be reached. Asking again does no harm: the state recognises a write by its id, and all else
+/// may happen twice.
+fn is_worth_another_look(status: &Status) -> bool {
     let not_taken = refusal::code_of(status) == "elsewhere";
     let lost = status.code() == Code::Unavailable && refusal::code_of(status).is_empty();
-    let repeatable = !matches!(request, Wire::Write(write) if write.client == 0);
-    not_taken || (lost && repeatable)
+    not_taken || lost
 }
 
 /// Asked of a second leader too it still happens once: reads and joins, and writes that the state recognises.
 fn may_be_repeated(request: &Wire) -> bool {
     match request {
-        Wire::Read(_) | Wire::Join(_) => true,
-        Wire::Write(write) => write.client != 0,
+        Wire::Read(_) | Wire::Join(_) | Wire::Write(_) => true,
         Wire::Plan(_) | Wire::Eval(_) => false,
     }
 }
@@ -164,12 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_write_with_an_id_is_repeated_after_a_lost_answer() {
-        let lost = Status::unavailable("connection refused");
-        let write = |client| Wire::Write(v1::WriteRequest { client, ..Default::default() });
-        assert!(is_worth_another_look(&lost, &write(7)));
-        assert!(!is_worth_another_look(&lost, &write(0)));
-        assert!(is_worth_another_look(&refusal::refuse("elsewhere", ""), &write(0)), "it was not taken");
-        assert!(!is_worth_another_look(&refusal::refuse("unavailable", "no quorum"), &write(7)), "the replica has waited already");
+    fn a_lost_answer_is_asked_for_again_and_a_refusal_is_not() {
+        assert!(is_worth_another_look(&Status::unavailable("connection refused")));
+        assert!(is_worth_another_look(&refusal::refuse("elsewhere", "")), "it was not taken");
+        assert!(!is_worth_another_look(&refusal::refuse("unavailable", "no quorum")), "the replica has waited already");
     }
 }
