@@ -8,6 +8,7 @@ use crate::{
     model::{
         codec,
         ids::{ClusterId, NodeId},
+        query::Way,
         task::Orders,
     },
 };
@@ -136,18 +137,32 @@ impl DataDir {
         self.save("identity.toml", text.as_bytes())
     }
 
-    /// Addresses of managers as this node last heard of them; after a restart it finds its cluster by them.
+    /// Managers as this node last heard of them; after a restart it finds its cluster by them.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
-    pub fn managers(&self) -> Result<Vec<String>, DataDirError> {
-        Ok(read(&self.file("managers"))?.unwrap_or_default().lines().map(str::to_owned).collect())
+    /// The file is there and cannot be read or makes no sense.
+    pub fn managers(&self) -> Result<Vec<Way>, DataDirError> {
+        let path = self.file("managers");
+        let text = read(&path)?.unwrap_or_default();
+        let way = |line: &str| match line.split_once(' ') {
+            // Earlier builds wrote the address only.
+            None => Ok(Way::unknown(line.to_owned())),
+            Some((address, node)) => match node.parse() {
+                Ok(node) => Ok(Way::to(node, address.to_owned())),
+                Err(bad) => Err(DataDirError::Damaged { path: path.clone(), what: format!("{bad}") }),
+            },
+        };
+        text.lines().map(way).collect()
     }
 
     /// # Errors
     /// The disk's.
-    pub fn save_managers(&self, addresses: &[String]) -> Result<(), DataDirError> {
-        self.save("managers", addresses.iter().map(|address| format!("{address}\n")).collect::<String>().as_bytes())
+    pub fn save_managers(&self, managers: &[Way]) -> Result<(), DataDirError> {
+        let line = |way: &Way| match way.node {
+            Some(node) => format!("{} {node}\n", way.address),
+            None => format!("{}\n", way.address),
+        };
+        self.save("managers", managers.iter().map(line).collect::<String>().as_bytes())
     }
 
     /// What this node was last told to run.
@@ -210,6 +225,21 @@ mod tests {
         assert!(error.contains(&*first.path().to_string_lossy()), "{error} names the folder");
         drop(first);
         DataDir::open(folder.path()).expect("it is free again");
+    }
+
+    #[test]
+    fn managers_are_remembered_as_themselves_and_a_list_of_an_earlier_build_is_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = DataDir::open(folder.path()).expect("nobody else is there");
+        assert_eq!(dir.managers().expect("no file is no error"), []);
+        let managers = [Way::to(NodeId(7), "127.0.0.1:5080".into()), Way::unknown("n2.example:5080".into())];
+        dir.save_managers(&managers).expect("the disk works");
+        assert_eq!(dir.managers().expect("it is whole"), managers);
+        fs::write(dir.file("managers"), "127.0.0.1:5080\n127.0.0.2:5080\n").expect("the disk works");
+        let unknown = |address: &str| Way::unknown(address.into());
+        assert_eq!(dir.managers().expect("it is whole"), [unknown("127.0.0.1:5080"), unknown("127.0.0.2:5080")]);
+        fs::write(dir.file("managers"), "127.0.0.1:5080 me\n").expect("the disk works");
+        assert!(matches!(dir.managers(), Err(DataDirError::Damaged { .. })));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
     model::{
         command::KINDS_KNOWN,
         ids::{ClusterId, NodeId},
+        query::Way,
     },
 };
 use proto::{Channel, ChannelLimits, Spawner, v1};
@@ -165,7 +166,9 @@ impl<'a> Applicant<'a> {
         let token = self.token.as_ref().expect("nobody lets in a node that shows no token");
         let cluster = check(seed, &reply, token, self.node, &self.key)?;
         self.files.save_certificates(&reply.certificate, &reply.ca)?;
-        let managers: Vec<String> = reply.peers.into_iter().map(|peer| peer.address).collect();
+        // An id that is none is no reason to stay out: its address is tried all the same.
+        let way = |peer: v1::PeerAddress| Way { node: peer.node.parse().ok(), address: peer.address };
+        let managers: Vec<Way> = reply.peers.into_iter().map(way).collect();
         self.data_dir.save_managers(&managers)?;
         let name = self.request.name.clone();
         let identity = Identity { node: self.node, cluster, cluster_name: reply.cluster, name, originating: false };

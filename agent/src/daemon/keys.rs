@@ -119,8 +119,8 @@ impl Keys {
         let certificate = match self.trust.renew(node, &own.public_key, csr) {
             Ok(certificate) => certificate,
             Err(PkiError::NoKeyring) => {
-                let (_, address) = api.gate.leader().ok_or("no leader is known")?;
-                api.peers.renew(&address, csr.to_vec()).await.map_err(|status| status.message().to_owned())?
+                let (leader, address) = api.gate.leader().ok_or("no leader is known")?;
+                api.peers.renew(leader, &address, csr.to_vec()).await.map_err(|status| status.message().to_owned())?
             }
             Err(other) => return Err(other.to_string()),
         };

@@ -2,17 +2,17 @@
 //! where the managers are, and what this node is to run.
 
 use super::data_dir::{DataDir, Identity};
-use crate::model::{io::Input, task::Orders};
+use crate::model::{io::Input, query::Way, task::Orders};
 
 pub struct Notebook {
     data_dir: DataDir,
     identity: Identity,
-    managers: Vec<String>,
+    managers: Vec<Way>,
 }
 
 impl Notebook {
     /// `managers` as the data dir remembers them.
-    pub fn new(data_dir: DataDir, identity: Identity, managers: Vec<String>) -> Notebook {
+    pub fn new(data_dir: DataDir, identity: Identity, managers: Vec<Way>) -> Notebook {
         Notebook { data_dir, identity, managers }
     }
 
@@ -21,9 +21,9 @@ impl Notebook {
         match input {
             Input::Persisted { .. } if self.identity.originating => self.originated(),
             Input::ReportAnswered { managers, .. } if !managers.is_empty() => {
-                let mut addresses: Vec<String> = managers.iter().map(|peer| peer.address.clone()).collect();
-                addresses.sort();
-                self.remember(addresses);
+                let mut known: Vec<Way> = managers.iter().map(|peer| Way::to(peer.node, peer.address.clone())).collect();
+                known.sort_by_key(|way| way.node);
+                self.remember(known);
             }
             _ => {}
         }
@@ -46,11 +46,11 @@ impl Notebook {
         }
     }
 
-    fn remember(&mut self, addresses: Vec<String>) {
-        if addresses == self.managers {
+    fn remember(&mut self, managers: Vec<Way>) {
+        if managers == self.managers {
             return;
         }
-        self.managers = addresses;
+        self.managers = managers;
         if let Err(error) = self.data_dir.save_managers(&self.managers) {
             // Worse to find the cluster by after a restart, but nothing is wrong now.
             log::warn!("{error}");

@@ -39,6 +39,7 @@ use crate::{
         ids::{ClusterId, NodeId},
         io::{Input, Keyring, Restored},
         limits,
+        query::Way,
         task::Orders,
     },
 };
@@ -197,7 +198,7 @@ async fn become_somebody(data_dir: &DataDir, config: &Config, advertised: String
     if config.originate && config.seeds.is_empty() {
         return Ok(origin::originate(data_dir, config, image.as_ref(), name)?);
     }
-    let given = config.token.as_ref().map(|token| token.expose().parse().expect("the config checked it"));
+    let given = config.join_token()?.map(|token| token.expose().parse().expect("the config checked it"));
     let token: Option<JoinToken> = given.or_else(|| image.as_ref().map(|image| image.token.clone()));
     if config.seeds.is_empty() || token.is_none() && !config.originate {
         return Err(RunError::Purposeless(data_dir.path().display().to_string()));
@@ -209,6 +210,14 @@ async fn become_somebody(data_dir: &DataDir, config: &Config, advertised: String
     match forming::look_around(applicant, config, image.as_ref(), spawner).await? {
         Formed::Joined(identity) => Ok(*identity),
         Formed::Originate => Ok(origin::originate(data_dir, config, image.as_ref(), name)?),
+    }
+}
+
+/// Beside everything else: a member needs no seeds, and a list that cannot be reached takes its time to say so.
+async fn read_lists(lists: Vec<String>, door: door::Door) {
+    if !lists.is_empty() {
+        let found = seeds::addresses(&lists).await;
+        door.report(Input::Seeds(found.into_iter().map(Way::unknown).collect()));
     }
 }
 
@@ -245,7 +254,7 @@ async fn run(
     let (door, inbox) = door::open();
     let trust = keys.trust.clone();
     let peers = Peers::new(spawner.clone(), door.clone(), Box::new(move |node| trust.client_tls(node)));
-    let doorkeeper = Doorkeeper::new(identity.cluster, syscall::effective_uid());
+    let doorkeeper = Doorkeeper::new(identity.cluster, keys.trust.clone(), syscall::effective_uid());
     let runtime = runtime(&data_dir, &identity, &advertised, &spawner, &door)?;
     let api = Api::new(
         identity.node,
@@ -277,6 +286,8 @@ async fn run(
         }
         false => None,
     };
+    let (lists, plain): (Vec<String>, Vec<String>) = config.seeds.iter().cloned().partition(|seed| seeds::is_list(seed));
+    let plain_seeds = plain.into_iter().map(Way::unknown);
     let setup = replica::Config {
         node: identity.node,
         boot: u64::from_be_bytes(pki::random_bytes()),
@@ -289,7 +300,7 @@ async fn run(
         public_key,
         keyring,
         originate: genesis,
-        seeds: managers.iter().cloned().chain(seeds::addresses(&config.seeds).await).collect(),
+        seeds: managers.iter().cloned().chain(plain_seeds).collect(),
         assignment: assignment(&data_dir),
         on_stop_end_tasks: config.on_stop_end_tasks,
         has_provider: config.provider.is_some(),
@@ -315,6 +326,7 @@ async fn run(
         spawner.0.spawn(keys.clone().renew_when_due(api.clone())),
         spawner.0.spawn(give_memory_back(api.clone())),
         spawner.0.spawn(obey(signals, door.clone(), config.clone())),
+        spawner.0.spawn(read_lists(lists, door.clone())),
     ];
     log::info!("node {} ({}) of cluster {} listens on {}", identity.node, identity.name, identity.cluster, config.listen);
     let routes = api.routes(&limits);

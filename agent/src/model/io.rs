@@ -7,7 +7,7 @@ use super::{
     authority::{Authorities, NextKeys, Papers},
     ids::{MemberId, NodeId, OperationId, Ticket},
     instance::InstanceSeen,
-    query::{Answer, LaunchRequest, Peer, Principal, Report, Request},
+    query::{Answer, LaunchRequest, Peer, Principal, Report, Request, Way},
     script::{ScriptCall, ScriptReport},
     task::{Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
 };
@@ -96,6 +96,8 @@ pub enum Input {
         orders: Orders,
         authorities: Authorities,
     },
+    /// The lists of seeds were read: more places to report to while no manager is known.
+    Seeds(Vec<Way>),
     /// What this node shows and believes: at the start of the process, and whenever it changed.
     Papers(Papers),
     /// The cluster answered a report: this node was removed from it for good.
@@ -186,7 +188,7 @@ pub enum Effect {
     /// Tell the leader (or, if unknown, the first of `try_in_order` that answers) that this node lives.
     Report {
         report: Report,
-        try_in_order: Vec<String>,
+        try_in_order: Vec<Way>,
     },
     /// Replicated state changed up to `index`: wake watchers, take the new access list.
     Changed {

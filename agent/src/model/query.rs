@@ -217,6 +217,26 @@ pub struct RecoverView {
     pub missing: Vec<NodeRecord>,
 }
 
+/// Where a manager may be found, and which node that is, if it is known: a certificate of the cluster is held by many, so
+/// whoever answers at an address is believed only if it is that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub node: Option<NodeId>,
+    /// `host:port`.
+    pub address: String,
+}
+
+impl Way {
+    pub fn to(node: NodeId, address: String) -> Way {
+        Way { node: Some(node), address }
+    }
+
+    /// To whoever is there.
+    pub fn unknown(address: String) -> Way {
+        Way { node: None, address }
+    }
+}
+
 /// A manager as others need to know it: where it is and the key that proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {

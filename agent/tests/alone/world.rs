@@ -4,7 +4,7 @@ use agent::logic::replica::{Config, Genesis, Replica, Timings};
 use agent::model::{
     ids::{ClusterId, NodeId, Now, RequestId, Ticket},
     io::{Batch, Effect, Input, Keyring, Restored, Seat},
-    query::{Answer, Op, Principal, Query, Request, ServiceView, View},
+    query::{Answer, Op, Principal, Query, Request, ServiceView, View, Way},
     script::{Hook, ScriptCall, ScriptReport},
     service::{Replicas, ServiceSpec},
     task::{Exit, Orders, TaskCall, TaskEvent, TaskNumber, TaskOrder},
@@ -27,6 +27,8 @@ pub struct World {
     pub ended: u32,
     /// What the data dir says is to run here.
     pub assignment: Option<Orders>,
+    /// Where its last report goes.
+    pub tried: Vec<Way>,
 }
 
 fn config(originate: bool) -> Config {
@@ -78,6 +80,7 @@ impl World {
             calls: VecDeque::new(),
             ended: 0,
             assignment,
+            tried: Vec::new(),
         };
         world.drain();
         for number in world.running.keys().copied().collect::<Vec<_>>() {
@@ -97,7 +100,7 @@ impl World {
 
     /// The agent comes back as a worker that finds no manager; its tasks run on.
     pub fn without_cluster(self) -> World {
-        let seeds = vec!["127.0.0.1:2".into()];
+        let seeds = vec![Way::unknown("127.0.0.1:2".into())];
         let config = Config { keyring: None, seeds, assignment: self.assignment, ..config(false) };
         World::boot(config, Restored::default(), Now { mono: 1000, wall: self.now.wall + 100 }, self.running)
     }
@@ -118,6 +121,7 @@ impl World {
                     self.answers.insert(ticket.0, answer);
                 }
                 Effect::Assignment(orders) => self.assignment = Some(orders),
+                Effect::Report { try_in_order, .. } => self.tried = try_in_order,
                 Effect::Task(call) => self.run(call),
                 Effect::Script { id, call } => {
                     assert!(self.calls.is_empty(), "one at a time");

@@ -14,9 +14,12 @@ use crate::{
 use agent::model::{
     ids::{MemberId, NodeId, Ticket},
     io::Input,
-    query::{Answer, Principal, Report, Request},
+    query::{Answer, Principal, Report, Request, Way},
 };
 use std::rc::Rc;
+
+/// As the driver has it.
+const REPORT_TRIES_MAX: usize = 12;
 
 pub struct Call {
     pub caller: Caller,
@@ -46,13 +49,7 @@ pub enum Caller {
         host: usize,
         life: u64,
     },
-    Report {
-        host: usize,
-        life: u64,
-        report: Report,
-        rest: Vec<String>,
-        followed: bool,
-    },
+    Report(Reporting),
     Enlist {
         host: usize,
         life: u64,
@@ -73,12 +70,25 @@ pub enum Caller {
     },
 }
 
+/// A report on its way down a list.
+#[derive(Clone)]
+pub struct Reporting {
+    host: usize,
+    life: u64,
+    report: Report,
+    left: Vec<Way>,
+    /// The newest one waits for its answer.
+    asked: Vec<Way>,
+    /// Who leads, by the word of a manager of whom this is all there is to hear.
+    directed: Option<(NodeId, String)>,
+}
+
 impl Caller {
     pub fn process(&self) -> Option<(usize, Option<u64>)> {
         match self {
             Caller::Client(_) | Caller::Admin | Caller::Stage | Caller::Script { .. } | Caller::Onlooker | Caller::Thief { .. } => None,
             Caller::Join { host, life }
-            | Caller::Report { host, life, .. }
+            | Caller::Report(Reporting { host, life, .. })
             | Caller::Enlist { host, life, .. }
             | Caller::Discharge { host, life, .. }
             | Caller::Forward { host, life, .. } => Some((*host, Some(*life))),
@@ -221,7 +231,7 @@ impl World {
             Caller::Onlooker => self.onlooker_hears(answer),
             Caller::Thief { secret, key } => self.thief_hears(&secret, &key, answer),
             Caller::Join { host, life } => self.join_hears(host, life, answer),
-            Caller::Report { host, life, report, rest, followed } => self.report_hears(host, life, report, rest, followed, answer),
+            Caller::Report(reporting) => self.report_hears(reporting, answer),
             Caller::Enlist { host, life, node, member } => {
                 let ok = matches!(answer, Some(Answer::Written { .. }));
                 self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Enlisted { node, member, ok } });
@@ -240,54 +250,69 @@ impl World {
 
     // ---- a node's word about itself
 
-    pub fn report(&mut self, host: usize, report: Report, mut try_in_order: Vec<String>) {
+    pub fn report(&mut self, host: usize, report: Report, try_in_order: Vec<Way>) {
         let life = self.machines[host].life;
+        let mut left: Vec<Way> = try_in_order.into_iter().rev().collect();
         if self.machines[host].instance.is_none() {
             // The name in a person's disco.toml stands for those who are managers today.
             let managers = self.hosts().into_iter().filter(|host| self.consensus(*host).is_some());
-            try_in_order.extend(managers.map(|host| self.machines[host].address.clone()));
+            let named: Vec<Way> = managers.map(|host| Way::unknown(self.machines[host].address.clone())).collect();
+            left.splice(0..0, named.into_iter().rev());
         }
-        if try_in_order.is_empty() {
-            return self.report_ends(host, life, None);
-        }
-        let first = try_in_order.remove(0);
-        self.report_to(host, life, report, &first, try_in_order, false);
+        self.report_goes_on(Reporting { host, life, report, left, asked: Vec::new(), directed: None });
     }
 
-    fn report_to(&mut self, host: usize, life: u64, report: Report, address: &str, rest: Vec<String>, followed: bool) {
-        let node = self.machines[host].identity.node;
-        let to = self.host_at(address);
-        let body = Rc::new(Body::Ask(Request::Report(report.clone())));
-        self.call(Caller::Report { host, life, report, rest, followed }, to, Principal::Node(node), body, 1_500);
+    fn report_goes_on(&mut self, mut reporting: Reporting) {
+        let next = reporting.left.pop().filter(|_| reporting.asked.len() < REPORT_TRIES_MAX);
+        let Some(way) = next else { return self.report_ends(reporting, None) };
+        if reporting.asked.contains(&way) {
+            return self.report_goes_on(reporting);
+        }
+        let node = self.machines[reporting.host].identity.node;
+        // TLS: whoever else is there by now is not spoken to.
+        let to = self.host_at(&way.address).filter(|to| way.node.is_none_or(|expected| self.machines[*to].identity.node == expected));
+        let body = Rc::new(Body::Ask(Request::Report(reporting.report.clone())));
+        reporting.asked.push(way);
+        self.call(Caller::Report(reporting), to, Principal::Node(node), body, 1_500);
     }
 
-    fn report_hears(&mut self, host: usize, life: u64, report: Report, mut rest: Vec<String>, followed: bool, answer: Option<Answer>) {
+    fn report_hears(&mut self, mut reporting: Reporting, answer: Option<Answer>) {
+        let is_known = reporting.asked.last().is_some_and(|way| way.node.is_some());
         match answer {
+            Some(Answer::Reported { leader, leader_address, managers, .. }) if !is_known => {
+                reporting.left.extend(managers.into_iter().map(|peer| Way::to(peer.node, peer.address)));
+                reporting.left.push(Way::to(leader, leader_address));
+                self.report_goes_on(reporting);
+            }
             Some(Answer::Reported { leader, leader_address, managers, removed, mut orders, authorities }) => {
+                let host = reporting.host;
                 if self.mutant == Some(Mutant::OrdersOutOfDate) {
                     self.mix_up(host, &mut orders);
                 }
                 // Where managers are is kept on disk: a restarted worker must find them again.
                 if !managers.is_empty() {
-                    self.machines[host].identity.seeds = managers.iter().map(|peer| peer.address.clone()).collect();
+                    self.machines[host].identity.seeds = managers.iter().map(|p| Way::to(p.node, p.address.clone())).collect();
                 }
                 let input = Input::ReportAnswered { leader: Some((leader, leader_address)), managers, removed, orders, authorities };
-                self.report_ends(host, life, Some(input));
+                self.report_ends(reporting, Some(input));
             }
-            Some(Answer::Refused { code: "removed", .. }) => self.report_ends(host, life, Some(Input::Removed)),
-            Some(Answer::Elsewhere { address, .. }) if !followed => self.report_to(host, life, report, &address, rest, true),
-            _ if rest.is_empty() => self.report_ends(host, life, None),
-            _ => {
-                let next = rest.remove(0);
-                self.report_to(host, life, report, &next, rest, followed);
+            Some(Answer::Refused { code: "removed", .. }) if is_known => self.report_ends(reporting, Some(Input::Removed)),
+            Some(Answer::Elsewhere { leader, address }) => {
+                reporting.left.push(Way::to(leader, address.clone()));
+                if is_known {
+                    reporting.directed = Some((leader, address));
+                }
+                self.report_goes_on(reporting);
             }
+            _ => self.report_goes_on(reporting),
         }
     }
 
-    fn report_ends(&mut self, host: usize, life: u64, input: Option<Input>) {
+    fn report_ends(&mut self, reporting: Reporting, input: Option<Input>) {
+        let Reporting { host, life, directed: leader, .. } = reporting;
         let (managers, removed) = (Vec::new(), Vec::new());
-        let nobody = Input::ReportAnswered { leader: None, managers, removed, orders: Default::default(), authorities: Default::default() };
-        self.at(self.now, Event::Tell { host, life: Some(life), input: input.unwrap_or(nobody) });
+        let directed = Input::ReportAnswered { leader, managers, removed, orders: Default::default(), authorities: Default::default() };
+        self.at(self.now, Event::Tell { host, life: Some(life), input: input.unwrap_or(directed) });
     }
 
     // ---- a machine that wants in
@@ -295,17 +320,18 @@ impl World {
     pub fn try_join(&mut self, host: usize) {
         if self.machines[host].instance.is_none() {
             // A person's seeds are kept up to date (DNS); a launched machine has what it was launched with.
-            self.machines[host].identity.seeds = self.hosts().iter().map(|host| self.machines[*host].address.clone()).collect();
+            let addresses = self.hosts().into_iter().map(|host| self.machines[host].address.clone());
+            self.machines[host].identity.seeds = addresses.map(Way::unknown).collect();
         }
         let machine = &mut self.machines[host];
         let Some(Process::Joining { tried }) = &mut machine.process else { return };
         *tried += 1;
         let tried = *tried;
         let life = machine.life;
-        let address = machine.identity.seeds.get(tried % machine.identity.seeds.len().max(1)).cloned();
+        let seed = machine.identity.seeds.get(tried % machine.identity.seeds.len().max(1)).cloned();
         let joiner = self.joiner(host);
         let secret = self.machines[host].identity.secret.clone();
-        let to = address.and_then(|address| self.host_at(&address));
+        let to = seed.and_then(|seed| self.host_at(&seed.address));
         if tried > 1 {
             self.counts.add(Count::JoinRetries);
         }
@@ -321,7 +347,7 @@ impl World {
                 let (secret, key) = (identity.secret.clone(), identity.key.clone());
                 self.checkers.admitted(&secret, self.workload.uses_of(&secret), &key, admission.stamp_ms);
                 if !admission.managers.is_empty() {
-                    identity.seeds = admission.managers.iter().map(|peer| peer.address.clone()).collect();
+                    identity.seeds = admission.managers.iter().map(|p| Way::to(p.node, p.address.clone())).collect();
                 }
                 self.machines[host].held = Held::of(&admission.ca);
                 self.machines[host].identity.admission = Some(admission);

@@ -8,7 +8,7 @@ use agent::{
     model::{
         ids::{MemberId, NodeId, Ticket},
         io::{Access, Keyring},
-        query::{Admission, Principal, Request},
+        query::{Admission, Principal, Request, Way},
     },
 };
 use std::{
@@ -52,7 +52,7 @@ pub struct Identity {
     /// The secret part of the token it may join with.
     pub secret: String,
     /// Whom to ask for a way in, and later where managers were last known to be.
-    pub seeds: Vec<String>,
+    pub seeds: Vec<Way>,
     pub admission: Option<Admission>,
 }
 

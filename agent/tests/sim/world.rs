@@ -26,7 +26,7 @@ use agent::{
         ids::{ClusterId, NodeId},
         instance::InstanceState,
         io::{Input, Keyring},
-        query::{Answer, Principal},
+        query::{Answer, Principal, Way},
     },
 };
 use std::{collections::BTreeMap, rc::Rc};
@@ -188,6 +188,7 @@ impl World {
         if drift_ppm != 0 {
             self.counts.add(Count::Drifts);
         }
+        let seeds = seeds.into_iter().map(Way::unknown).collect();
         let identity = Identity { node: NodeId(self.rng.next()), key: self.rng.bytes(32), genesis: None, secret, seeds, admission: None };
         self.machines.push(Machine {
             address,

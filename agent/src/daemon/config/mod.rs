@@ -59,6 +59,8 @@ pub struct Config {
     /// `host:port` each, or the URL of a list of such.
     pub seeds: Vec<String>,
     pub token: Option<Secret>,
+    /// Read when a token is needed, see [`Config::join_token`]; absolute.
+    pub token_file: Option<PathBuf>,
     pub originate: bool,
     /// With seeds: how long to look for a formed cluster first.
     pub originate_after_ms: u64,
@@ -161,6 +163,19 @@ impl Config {
         let best = all.into_iter().filter(usable).min_by_key(|(_, ip)| ip.is_ipv6());
         let interface = || self.bind_interface.as_ref().map_or_else(|| "this machine".into(), |name| format!("network interface `{name}`"));
         best.map(|(_, ip)| SocketAddr::new(ip, bound.port()).to_string()).ok_or_else(|| ConfigError::NoAddress { interface: interface() })
+    }
+
+    /// The token to join with. The file that holds it need not be there once it is used: who has joined never asks again.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no token.
+    pub fn join_token(&self) -> Result<Option<Secret>, ConfigError> {
+        let Some(path) = &self.token_file else { return Ok(self.token.clone()) };
+        let mut text = String::new();
+        let read = fs::File::open(path).and_then(|f| f.take(1024).read_to_string(&mut text));
+        read.map_err(|source| ConfigError::File { path: path.clone(), source })?;
+        let token = Raw::Text(text.trim().to_owned()).token();
+        token.map(|token| Some(Secret(token))).ok_or_else(|| ConfigError::TokenFile { path: path.clone() })
     }
 }
 
@@ -310,7 +325,8 @@ impl Sources {
             advertise: self.take("advertise", Raw::advertised)?,
             bind_interface: self.take("bind_interface", Raw::interface)?,
             seeds: self.take("seeds", Raw::seeds)?.unwrap_or_default(),
-            token: self.token()?,
+            token: self.take("token", Raw::token)?.map(Secret),
+            token_file: self.take_path("token_file")?,
             originate,
             originate_after_ms: self.take("originate_after", |raw| raw.duration_ms(1_000, 3_600_000))?.unwrap_or(10_000),
             image: self.take_path("image")?,
@@ -340,17 +356,6 @@ impl Sources {
             });
         }
         Ok(config)
-    }
-
-    fn token(&self) -> Result<Option<Secret>, ConfigError> {
-        if let Some(token) = self.take("token", Raw::token)? {
-            return Ok(Some(Secret(token)));
-        }
-        let Some(path) = self.take_path("token_file")? else { return Ok(None) };
-        let mut text = String::new();
-        let read = fs::File::open(&path).and_then(|f| f.take(1024).read_to_string(&mut text));
-        read.map_err(|source| ConfigError::File { path: path.clone(), source })?;
-        Raw::Text(text.trim().to_owned()).token().map(|token| Some(Secret(token))).ok_or(ConfigError::TokenFile { path })
     }
 
     fn provider(&self) -> Result<Option<ProviderConfig>, ConfigError> {

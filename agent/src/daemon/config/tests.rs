@@ -119,7 +119,6 @@ fn what_is_not_allowed_is_refused_by_name() {
         (&[D, "--external-commands-max=0"], "", &["`--external-commands-max` cannot be `0`", "1 to 16"]),
         (&[D, "--external-commands-max=17"], "", &["`--external-commands-max`"]),
         (&[D, "--log=loud"], "", &["`--log` cannot be `loud`", "debug"]),
-        (&[D, "--token-file=/nonexistent"], "", &["cannot read /nonexistent"]),
         (&[D, "--token=DISCO1-a-b", "--token-file=/x"], "", &["do not go together"]),
         (&[D, "--provider-kind=gcp"], "", &["`--provider-kind` cannot be `gcp`", "local or aws"]),
         (&[D, "--provider-kind=aws"], "", &["`--provider-kind` needs `provider.region`"]),
@@ -165,10 +164,16 @@ fn a_token_file_holds_one_token() {
     let path = folder.path().join("token");
     fs::write(&path, "DISCO1-a-b\n").expect("writable");
     let flag = format!("--token-file={}", path.display());
-    assert_eq!(parse(&[D, &flag], "").expect("well formed").token.as_ref().map(Secret::expose), Some("DISCO1-a-b"));
+    let config = parse(&[D, &flag], "").expect("well formed");
+    assert_eq!(config.join_token().expect("well formed").as_ref().map(Secret::expose), Some("DISCO1-a-b"));
     fs::write(&path, "two words\n").expect("writable");
-    let told = parse(&[D, &flag], "").expect_err("no token");
+    let told = config.join_token().expect_err("no token").to_string();
     assert!(told.contains("holds no join token") && !told.contains("two words"), "{told}");
+    // Whoever has joined starts without it.
+    fs::remove_file(&path).expect("it is there");
+    let config = parse(&[D, &flag], "").expect("well formed");
+    let told = config.join_token().expect_err("no file").to_string();
+    assert_eq!(told, format!("cannot read {}", path.display()));
 }
 
 #[test]

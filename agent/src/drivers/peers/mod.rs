@@ -15,7 +15,7 @@ use crate::{
         ids::{MemberId, NodeId},
         io::{Access, Input, Keyring},
         limits::SCRIPT_HOOK_MS_MAX,
-        query::Report,
+        query::{Report, Way},
     },
 };
 use proto::{Channel, ChannelLimits, Spawner, v1, v1::peer_client::PeerClient};
@@ -46,7 +46,7 @@ struct Shared {
     tls: TlsFor,
     links: Mutex<BTreeMap<NodeId, Link>>,
     /// Where the last report went, kept open for the next.
-    reporting: Mutex<Option<(String, Channel)>>,
+    reporting: Mutex<Option<(Way, Channel)>>,
     /// Whether it was said that nobody believes this node's certificate any more, or it theirs.
     estranged: AtomicBool,
 }
@@ -117,8 +117,8 @@ impl Peers {
         });
     }
 
-    /// Says that this node lives to the first of the addresses that answers; ends in `ReportAnswered` or `Removed`.
-    pub fn report(&self, report: Report, try_in_order: Vec<String>) {
+    /// Says that this node lives to the first manager that answers; ends in `ReportAnswered` or `Removed`.
+    pub fn report(&self, report: Report, try_in_order: Vec<Way>) {
         let peers = self.clone();
         self.spawn(async move {
             let outcome = report::send(&peers, &report, try_in_order).await;
@@ -144,8 +144,8 @@ impl Peers {
     ///
     /// # Errors
     /// Its refusal, or `UNAVAILABLE` if it cannot be reached.
-    pub async fn renew(&self, address: &str, csr: Vec<u8>) -> Result<Vec<u8>, Status> {
-        let mut client = self.channel_to_any(address).peer();
+    pub async fn renew(&self, manager: NodeId, address: &str, csr: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let mut client = self.client(manager, address);
         Ok(client.renew(v1::RenewRequest { csr }).await?.into_inner().certificate)
     }
 
@@ -189,14 +189,15 @@ impl Peers {
         act(link)
     }
 
-    /// A channel to whoever of the cluster answers at `address`; kept until another is asked for.
-    fn channel_to_any(&self, address: &str) -> Channel {
+    /// A channel for reports, to the node that is expected there or to whoever of the cluster answers; kept until another
+    /// is asked for.
+    fn channel_to(&self, way: &Way) -> Channel {
         let mut reporting = self.0.reporting.lock().expect("no code that holds this lock can panic");
         match &*reporting {
-            Some((known, channel)) if known == address => channel.clone(),
+            Some((known, channel)) if known == way => channel.clone(),
             _ => {
-                let channel = self.channel(address, None);
-                *reporting = Some((address.to_owned(), channel.clone()));
+                let channel = self.channel(&way.address, way.node);
+                *reporting = Some((way.clone(), channel.clone()));
                 channel
             }
         }

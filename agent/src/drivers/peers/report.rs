@@ -3,16 +3,23 @@
 use super::Peers;
 use crate::{
     drivers::api::{convert, refusal::code_of},
-    model::{authority::Authorities, ids::NodeId, io::Input, query::Report, task::Orders},
+    model::{
+        authority::Authorities,
+        ids::NodeId,
+        io::Input,
+        query::{Report, Way},
+        task::Orders,
+    },
 };
 use proto::{REFUSES_OURS, REFUSES_THEIRS, v1};
 use tonic::Status;
 
-/// Addresses asked in one go; the replica asks again soon.
-const TRIES_MAX: usize = 8;
+/// Nodes asked in one go; the replica asks again soon.
+const TRIES_MAX: usize = 12;
 
-/// Asks in order until one answers; a node that only knows who leads sends us there.
-pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<String>) -> Input {
+/// Asks in order until a manager answers. One that only knows who leads sends us there, and that is remembered. Whoever
+/// answers where no particular node was expected is believed in nothing: it names nodes, and those are asked as themselves.
+pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Way>) -> Input {
     let nobody = Input::ReportAnswered {
         leader: None,
         managers: Vec::new(),
@@ -20,34 +27,38 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Strin
         orders: Orders::default(),
         authorities: Authorities::default(),
     };
-    let mut left: Vec<String> = try_in_order.into_iter().rev().collect();
-    let mut asked: Vec<String> = Vec::new();
+    let mut left: Vec<Way> = try_in_order.into_iter().rev().collect();
+    let mut asked: Vec<Way> = Vec::new();
     let mut best = nobody;
     let mut strangers: Vec<String> = Vec::new();
-    while let Some(address) = left.pop()
+    while let Some(way) = left.pop()
         && asked.len() < TRIES_MAX
     {
-        if asked.contains(&address) {
+        if asked.contains(&way) {
             continue;
         }
-        match ask(peers, report, &address).await {
+        match ask(peers, report, &way).await {
+            Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, .. }) if way.node.is_none() => {
+                left.extend(managers.into_iter().map(|peer| Way::to(peer.node, peer.address)));
+                left.push(Way::to(leader, at));
+            }
             Ok(Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders, authorities }) if managers.is_empty() => {
-                left.push(at.clone());
+                left.push(Way::to(leader, at.clone()));
                 best = Input::ReportAnswered { leader: Some((leader, at)), managers, removed, orders, authorities };
             }
             Ok(answer) => {
                 peers.note_estranged(false, "");
                 return answer;
             }
-            Err(status) if code_of(&status) == "removed" => return Input::Removed,
+            Err(status) if code_of(&status) == "removed" && way.node.is_some() => return Input::Removed,
             Err(status) => {
-                log::debug!("report to {address}: {}", status.message());
+                log::debug!("report to {}: {}", way.address, status.message());
                 if [REFUSES_OURS, REFUSES_THEIRS].iter().any(|words| status.message().contains(words)) {
                     strangers.push(status.message().to_owned());
                 }
             }
         }
-        asked.push(address);
+        asked.push(way);
     }
     // Who is merely away may be back; strangers stay strangers.
     if let Some(why) = strangers.last().filter(|_| strangers.len() == asked.len()) {
@@ -56,8 +67,8 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Strin
     best
 }
 
-async fn ask(peers: &Peers, report: &Report, address: &str) -> Result<Input, Status> {
-    let mut client = peers.channel_to_any(address).peer();
+async fn ask(peers: &Peers, report: &Report, way: &Way) -> Result<Input, Status> {
+    let mut client = peers.channel_to(way).peer();
     let reply = client.report(convert::report_out(report)).await?.into_inner();
     answered(reply)
 }

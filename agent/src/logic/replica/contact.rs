@@ -12,7 +12,7 @@ use crate::{
         ids::{MemberId, NodeId},
         io::Effect,
         limits::{MANAGERS_MAX, REPORT_INTERVAL_MS},
-        query::{Peer, Report},
+        query::{Peer, Report, Way},
         task::Orders,
     },
 };
@@ -86,6 +86,13 @@ impl Contact {
         speaker.and_then(known).or_else(|| self.leader.clone())
     }
 
+    fn learn(&mut self, managers: Vec<Peer>, removed: Vec<NodeId>, authorities: Authorities) {
+        (self.managers, self.removed) = (managers, removed);
+        if authorities.version >= self.authorities.version {
+            self.authorities = authorities;
+        }
+    }
+
     /// `node` spoke for `member`, of which the state knows nothing. At most as many as there are managers are kept.
     pub(super) fn spoke(&mut self, member: MemberId, node: NodeId) {
         if self.speakers.len() >= MANAGERS_MAX && !self.speakers.contains_key(&member) {
@@ -111,15 +118,11 @@ impl Replica {
                 let before = self.contact.round_trip_ms.unwrap_or(took);
                 self.contact.round_trip_ms = Some(before - before / 4 + took / 4);
             }
+            self.contact.leader = leader;
             // Whoever only knows who leads names no managers, and has no orders to give.
             if !managers.is_empty() {
                 self.handle_orders(orders);
-            }
-            self.contact.leader = leader;
-            self.contact.managers = managers;
-            self.contact.removed = removed;
-            if authorities.version >= self.contact.authorities.version {
-                self.contact.authorities = authorities;
+                self.contact.learn(managers, removed, authorities);
             }
         }
     }
@@ -185,20 +188,21 @@ impl Replica {
             round_trip_ms: self.contact.round_trip_ms,
             papers: self.papers.unwrap_or_default(),
         };
-        self.effects.push_back(Effect::Report { report, try_in_order: self.addresses_to_try() });
+        self.effects.push_back(Effect::Report { report, try_in_order: self.ways_to_try() });
     }
 
-    fn addresses_to_try(&self) -> Vec<String> {
-        let leader = self.contact.leader.iter().map(|(_, address)| address.clone());
-        let managers = self.contact.managers.iter().map(|p| p.address.clone());
-        let members = self.state.nodes.values().filter(|n| n.member.is_some()).map(|n| n.address.clone());
-        let mut addresses: Vec<String> = Vec::new();
-        for address in leader.chain(managers).chain(members).chain(self.config.seeds.iter().cloned()) {
-            if address != self.config.address && !addresses.contains(&address) {
-                addresses.push(address);
+    fn ways_to_try(&self) -> Vec<Way> {
+        let leader = self.contact.leader.iter().map(|(node, address)| Way::to(*node, address.clone()));
+        let managers = self.contact.managers.iter().map(|p| Way::to(p.node, p.address.clone()));
+        let members = self.state.nodes.values().filter(|n| n.member.is_some()).map(|n| Way::to(n.id, n.address.clone()));
+        let is_removed = |node: &NodeId| self.contact.removed.contains(node) || self.state.removed.contains(node);
+        let mut ways: Vec<Way> = Vec::new();
+        for way in leader.chain(managers).chain(members).chain(self.config.seeds.iter().cloned()) {
+            if way.address != self.config.address && !ways.contains(&way) && !way.node.as_ref().is_some_and(is_removed) {
+                ways.push(way);
             }
         }
-        addresses
+        ways
     }
 
     pub(super) fn contact_deadline(&self) -> Option<u64> {

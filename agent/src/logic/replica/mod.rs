@@ -34,6 +34,7 @@ use crate::model::{
     ids::{ClusterId, MemberId, NodeId, Now},
     io::{Access, Effect, Input, Keyring, Level, Restored},
     limits::{LOG_BYTES_MAX, TICK_MS},
+    query::Way,
     task::Orders,
     token::TokenRecord,
 };
@@ -78,8 +79,8 @@ pub struct Config {
     pub keyring: Option<Keyring>,
     /// Set on a node that is to begin a cluster; ignored once it has a seat.
     pub originate: Option<Genesis>,
-    /// Addresses to report to while no manager is known.
-    pub seeds: Vec<String>,
+    /// Where to report to while no manager is known.
+    pub seeds: Vec<Way>,
     /// What it was last told to run, as the data dir remembers it.
     pub assignment: Option<Orders>,
     /// Whether this node's provider can make machines.
@@ -294,6 +295,7 @@ impl Replica {
             Input::ReportAnswered { leader, managers, removed, orders, authorities } => {
                 self.handle_report_answered(leader, managers, removed, orders, authorities);
             }
+            Input::Seeds(more) => self.config.seeds.extend(more),
             Input::Papers(papers) => self.handle_papers(papers),
             Input::Removed => self.handle_removed(),
             Input::Shutdown => self.handle_shutdown(),
