@@ -66,7 +66,7 @@ impl End {
 
     /// Serves this end for as long as the task lives, to a caller that is (or is not) a manager.
     fn serve(&self, spawner: &Spawner, at: SocketAddr, caller: &End, manager: bool) -> (SocketAddr, smol::Task<()>) {
-        let doorkeeper = Doorkeeper::new(ClusterId(1), 0);
+        let doorkeeper = Doorkeeper::new(ClusterId(1), self.trust.clone(), 0);
         let logs = self.runtime.logs.clone();
         let api = Api::new(
             self.node,

@@ -121,7 +121,7 @@ mod tests {
     use crate::{
         drivers::{
             api::refusal::code_of,
-            pki::{Authority, new_key, public_key},
+            pki::{Authority, Trust, new_key, public_key},
         },
         model::ids::ClusterId,
     };
@@ -130,7 +130,7 @@ mod tests {
     fn each_door_opens_for_its_own_only() {
         let authority = Authority::create(ClusterId(1), 1_700_000_000_000);
         let key = public_key(&new_key()).expect("just made");
-        let gate = Gate::new(Doorkeeper::new(ClusterId(1), 1000));
+        let gate = Gate::new(Doorkeeper::new(ClusterId(1), Trust::new(), 1000));
         gate.learn(Arc::new(Access {
             nodes: vec![(NodeId(1), key.clone(), true), (NodeId(2), key.clone(), false)],
             removed: vec![NodeId(3)],

@@ -1,10 +1,12 @@
 //! Turns a caller into a `Principal`.
 //!
-//! TLS has proved that the caller holds its certificate's key and that the cluster's authority signed it. Whether that
-//! node is still one of us is in the replicated node list, a copy of which lies here.
+//! TLS has proved that the caller holds its certificate's key and that the cluster's authority signed it, when the
+//! connection began. Whether that node is still one of us is in the replicated node list, a copy of which lies here; whether
+//! an administrator's authority is still the cluster's, is asked again each time.
 
 use super::{
     identity::{Identity, Subject},
+    trust::Trust,
     wall_ms,
 };
 use crate::model::{
@@ -18,6 +20,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Knows who may come in, as of the last change of the state.
 pub struct Doorkeeper {
     cluster: ClusterId,
+    /// Which authorities administrators may come from.
+    trust: Arc<Trust>,
     /// Whose processes may use `control.sock`, besides root's.
     own_uid: u32,
     access: RwLock<Arc<Access>>,
@@ -57,8 +61,8 @@ pub enum Refusal {
 
 impl Doorkeeper {
     /// Knows nobody yet but administrators, joiners and the users at `control.sock`: root and `own_uid`.
-    pub fn new(cluster: ClusterId, own_uid: u32) -> Doorkeeper {
-        Doorkeeper { cluster, own_uid, access: RwLock::default() }
+    pub fn new(cluster: ClusterId, trust: Arc<Trust>, own_uid: u32) -> Doorkeeper {
+        Doorkeeper { cluster, trust, own_uid, access: RwLock::default() }
     }
 
     /// Takes a new list (`Effect::Changed`).
@@ -91,7 +95,10 @@ impl Doorkeeper {
         }
         match identity.subject {
             Subject::Admin(_) if !identity.is_valid_at(wall_ms()) => Err(Refusal::Expired),
-            Subject::Admin(_) => Ok(Admitted { principal: Principal::Admin, manager: false }),
+            Subject::Admin(_) => {
+                self.trust.vouch_for_admin(certificate, wall_ms())?;
+                Ok(Admitted { principal: Principal::Admin, manager: false })
+            }
             Subject::Node(node) => self.check_node(node, &identity.public_key),
         }
     }
@@ -110,7 +117,10 @@ impl Doorkeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drivers::pki::{Authority, new_key, public_key};
+    use crate::{
+        drivers::pki::{Authority, new_key, public_key},
+        model::authority::{Authorities, Certificate},
+    };
 
     const CLUSTER: ClusterId = ClusterId(1);
 
@@ -124,7 +134,11 @@ mod tests {
         let other = Authority::create(ClusterId(2), wall_ms());
         let key = public_key(&new_key()).expect("just made");
         let other_key = public_key(&new_key()).expect("just made");
-        let door = Doorkeeper::new(CLUSTER, 1000);
+        let trust = Trust::new();
+        let secret = new_key();
+        let shown = authority.sign_node(NodeId(9), &public_key(&secret).expect("just made"), 1).expect("32 bytes");
+        trust.install(&shown, &secret, authority.certificate()).expect("a pair");
+        let door = Doorkeeper::new(CLUSTER, trust, 1000);
         let node = |id: u64, key: &[u8]| Some(authority.sign_node(NodeId(id), key, 1).expect("32 bytes"));
         let admin = |now_ms| Some(authority.sign_admin(&key, now_ms).expect("32 bytes"));
         door.update(Arc::new(Access {
@@ -154,5 +168,25 @@ mod tests {
         for (caller, expected) in table {
             assert_eq!(door.check(&caller).map_err(|refusal| refusal.to_string()), expected.map_err(str::to_owned));
         }
+    }
+
+    #[test]
+    fn an_administrator_of_a_dropped_authority_is_out_though_its_connection_is_open() {
+        let (old, new) = (Authority::create(CLUSTER, wall_ms()), Authority::create(CLUSTER, wall_ms()));
+        let secret = new_key();
+        let key = public_key(&secret).expect("just made");
+        let by = |authority: &Authority| authority.sign_node(NodeId(9), &key, 1).expect("32 bytes");
+        let trusted = |some: &[&Authority]| some.iter().map(|ca| Certificate(ca.certificate().to_vec())).collect();
+        let trust = Trust::new();
+        let both = Authorities { version: 1, trusted: trusted(&[&old, &new]), ..Authorities::default() };
+        trust.install_all(&[by(&old), by(&new)], &secret, both).expect("pairs");
+        let door = Doorkeeper::new(CLUSTER, Arc::clone(&trust), 1000);
+        let admin = |authority: &Authority| caller(Some(authority.sign_admin(&key, wall_ms()).expect("32 bytes")), None);
+        let (yesterdays, todays) = (admin(&old), admin(&new));
+        for _ in 0..2 {
+            assert_eq!([&yesterdays, &todays].map(|admin| door.check(admin).is_ok()), [true; 2]);
+        }
+        trust.learn(&Authorities { version: 2, trusted: trusted(&[&new]), ..Authorities::default() }).expect("it has a certificate of it");
+        assert_eq!([&yesterdays, &todays].map(|admin| door.check(admin).is_ok()), [false, true]);
     }
 }

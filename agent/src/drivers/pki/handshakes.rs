@@ -8,7 +8,12 @@ use crate::model::{
     limits::{ADMIN_CERTIFICATE_TTL_MS, CERTIFICATE_TTL_MS},
     query::Admission,
 };
-use rustls::{CertificateError, ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection,
+    crypto::ring::sign::any_eddsa_type,
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use std::sync::Arc;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -132,8 +137,11 @@ fn a_digest_does_not_cover_a_certificate_of_somebody_else() {
     let (ours, forged) = (Authority::create(CLUSTER, now), Authority::create(CLUSTER, now));
     let key = new_key();
     let leaf = forged.sign_node(NodeId(1), &public_key(&key).expect("good"), now).expect("32 bytes");
-    let between = installed(&ours, &leaf, &key);
-    let error = shake(joiner_tls(ca_digest(ours.certificate())), between.server_tls()).expect_err("the leaf is forged");
+    let chain = [leaf, ours.certificate().to_vec()].map(CertificateDer::from).to_vec();
+    let signing = any_eddsa_type(&PrivatePkcs8KeyDer::from(key)).expect("just made");
+    let mut between = (*node(&ours, 1, now).server_tls()).clone();
+    between.cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, signing)));
+    let error = shake(joiner_tls(ca_digest(ours.certificate())), Arc::new(between)).expect_err("the leaf is forged");
     assert!(error.starts_with("client: the certificate was not signed by this cluster's authority"), "{error}");
 }
 
@@ -210,6 +218,15 @@ fn two_authorities_are_believed_while_one_gives_way_and_only_the_new_one_after()
     assert_eq!(behind.learn(&told(&[&new], false, 4)), Err(PkiError::LeftBehind));
     let after = keyring(&new);
     manager.set_keyring(Some(&after)).expect("the new one alone");
+    // A renewal by the one that was dropped is none, and a certificate of it that is left on disk is passed over.
+    let own = manager.identity().expect("installed");
+    let late = old.sign_node(NodeId(1), &own.public_key, now).expect("32 bytes");
+    assert!(matches!(manager.install_renewed(&late), Err(PkiError::NotSigned(_))));
+    let (key, known) = (new_key(), told(&[&new], false, 4));
+    let of = |ca: &Authority| ca.sign_node(NodeId(9), &public_key(&key).expect("good"), now).expect("32 bytes");
+    let restarted = Trust::new();
+    restarted.install_all(&[of(&old), of(&new)], &key, known.clone()).expect("one is good");
+    assert_eq!(restarted.held(), Some((known, vec![of(&new)])));
 }
 
 #[test]
@@ -250,6 +267,9 @@ fn mixed_up_files_are_refused_and_change_nothing() {
     let trust = Trust::new();
     assert!(trust.install(&certificate, &new_key(), ours.certificate()).is_err());
     assert!(trust.install(&certificate, &key, theirs.certificate()).is_err());
+    // Another CA of the same name: what it did not sign does not become its own.
+    let forged = Authority::create(CLUSTER, now);
+    assert!(matches!(trust.install(&certificate, &key, forged.certificate()), Err(PkiError::NotSigned(_))));
     assert!(trust.install(&certificate[1..], &key, ours.certificate()).is_err());
     assert!(trust.install(&certificate, &key[1..], ours.certificate()).is_err());
     assert!(trust.set_keyring(Some(&keyring(&theirs))).is_err());

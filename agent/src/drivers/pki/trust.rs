@@ -7,7 +7,7 @@ use super::{
     Authority, PkiError, ca_cluster, ca_digest, check_csr,
     identity::Identity,
     public_key,
-    verify::{Clients, Servers, is_signed_by},
+    verify::{Clients, Servers, check, is_signed_by},
     wall_ms,
 };
 use crate::model::{
@@ -20,11 +20,15 @@ use rustls::{
     ClientConfig, ServerConfig, SignatureScheme,
     client::ResolvesClientCert,
     crypto::ring::sign::any_eddsa_type,
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+use webpki::KeyUsage;
 
 /// Own certificates and key, the cluster's authorities, and (with a keyring) the power to sign.
 #[derive(Default)]
@@ -49,6 +53,8 @@ struct Shown {
     as_server: Arc<CertifiedKey>,
     /// The newest one.
     as_client: Arc<CertifiedKey>,
+    /// The last administrator's certificate found good.
+    vouched: Mutex<Option<Arc<[u8]>>>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -66,13 +72,14 @@ impl Trust {
     /// Shows this certificate (DER) from now on and judges by this CA (DER). The key is PKCS#8 DER.
     ///
     /// # Errors
-    /// One is damaged, or they do not belong together. Nothing has changed then.
+    /// One is damaged, or they do not belong together: the CA signed it. Nothing has changed then.
     pub fn install(&self, certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<(), PkiError> {
         let known = Authorities { trusted: vec![Certificate(ca.to_vec())], ..Authorities::default() };
         self.install_all(&[certificate.to_vec()], key, known)
     }
 
-    /// The same with several: at least one certificate, and one CA.
+    /// The same with several: at least one certificate, and one CA. A certificate that none of the CAs signed is passed over,
+    /// as long as there is another: the process may have ended after it forgot a CA, and before it forgot its certificate.
     ///
     /// # Errors
     /// As [`Trust::install`].
@@ -92,11 +99,14 @@ impl Trust {
             if cluster != identity.cluster {
                 return Err(PkiError::OtherCluster { found: identity.cluster, expected: cluster });
             }
-            let place = anchors.iter().position(|ca| is_signed_by(&CertificateDer::from(certificate.as_slice()), ca)).unwrap_or(0);
+            let Some(place) = signed_by(certificate, &anchors) else { continue };
             leaves.retain(|(other, _)| *other != place);
             leaves.push((place, certificate.clone()));
         }
         leaves.sort();
+        if leaves.is_empty() && !certificates.is_empty() {
+            return Err(not_signed());
+        }
         let signing =
             any_eddsa_type(&PrivatePkcs8KeyDer::from(key)).map_err(|error| PkiError::Damaged { what: "key", why: error.to_string() })?;
         let (oldest, newest) = leaves.first().zip(leaves.last()).ok_or(none("certificate"))?;
@@ -106,7 +116,8 @@ impl Trust {
         let as_server = Arc::new(CertifiedKey::new(chain, signing.clone()));
         let as_client = Arc::new(CertifiedKey::new(vec![CertificateDer::from(last.clone())], signing));
         let identity = Identity::read(last)?;
-        let shown = Shown { identity, cluster, known, anchors, key: key.to_vec(), leaves, shows, as_server, as_client };
+        let shown =
+            Shown { identity, cluster, known, anchors, key: key.to_vec(), leaves, shows, as_server, as_client, vouched: Mutex::default() };
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(shown));
         Ok(())
     }
@@ -114,9 +125,10 @@ impl Trust {
     /// Takes the certificate that a renewal brought, for the same key. Answers all that are shown now.
     ///
     /// # Errors
-    /// It is damaged or of another key or cluster. Nothing has changed then.
+    /// It is damaged, of another key or cluster, or of a CA not believed here. Nothing has changed then.
     pub fn install_renewed(&self, certificate: &[u8]) -> Result<Vec<Vec<u8>>, PkiError> {
         let shown = self.shown()?;
+        signed_by(certificate, &shown.anchors).ok_or_else(not_signed)?;
         let mut certificates = shown.certificates();
         certificates.push(certificate.to_vec());
         self.install_all(&certificates, &shown.key, shown.known.clone())?;
@@ -245,6 +257,22 @@ impl Trust {
         self.signer(true)?.sign_admin(&check_csr(csr)?, wall_ms())
     }
 
+    /// Whether an administrator's certificate is still believed: a connection may outlive the CA of the certificate it began
+    /// with. The last one that was is remembered until the CAs change.
+    ///
+    /// # Errors
+    /// Past its time, or signed by no CA that is believed now.
+    pub(super) fn vouch_for_admin(&self, certificate: &Arc<[u8]>, now_ms: u64) -> Result<(), PkiError> {
+        let shown = self.shown()?;
+        let mut vouched = shown.vouched.lock().unwrap_or_else(PoisonError::into_inner);
+        if vouched.as_ref().is_none_or(|known| known != certificate) {
+            let (leaf, now) = (CertificateDer::from(&**certificate), UnixTime::since_unix_epoch(Duration::from_millis(now_ms)));
+            check(&leaf, &shown.anchors, shown.cluster, KeyUsage::client_auth(), now)?;
+            *vouched = Some(Arc::clone(certificate));
+        }
+        Ok(())
+    }
+
     pub(super) fn authorities_to_check(&self) -> Result<(Vec<CertificateDer<'static>>, ClusterId), PkiError> {
         let shown = self.shown()?;
         Ok((shown.anchors.clone(), shown.cluster))
@@ -272,6 +300,15 @@ impl Shown {
     fn certificates(&self) -> Vec<Vec<u8>> {
         self.leaves.iter().map(|(_, leaf)| leaf.clone()).collect()
     }
+}
+
+/// The place of the CA that signed it.
+fn signed_by(certificate: &[u8], anchors: &[CertificateDer<'_>]) -> Option<usize> {
+    anchors.iter().position(|ca| is_signed_by(&CertificateDer::from(certificate), ca))
+}
+
+fn not_signed() -> PkiError {
+    PkiError::NotSigned("nor by the one that follows it".into())
 }
 
 /// Shows the certificate of the moment.
