@@ -15,10 +15,15 @@ use crate::{
         query::{Answer, Principal, Request as Ask},
     },
 };
+use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use futures_lite::{FutureExt, Stream, StreamExt};
 use http::{Method, Request, Response, StatusCode};
-use proto::download::{download, refusal};
+use proto::{
+    Spawner,
+    download::{download, refusal},
+};
+use smol::lock::SemaphoreGuardArc;
 use std::{
     io,
     pin::Pin,
@@ -59,8 +64,9 @@ async fn answer(api: &Arc<Api>, request: &Request<()>) -> Result<Response<Body>,
     let unreadable = |error: io::Error| (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the program: {error}"));
     let outgoing = api.artifacts.send(wanted).await.map_err(unreadable)?;
     let outgoing = outgoing.ok_or_else(|| no(StatusCode::NOT_FOUND, "this node does not have that program"))?;
-    let late = async_io::Timer::after(Duration::from_millis(ARTIFACT_FETCH_MS_MAX));
-    Ok(download(outgoing.length, Sending { chunks: outgoing.chunks.boxed(), late, _place: place }))
+    let length = outgoing.length;
+    let sending = Sending::begin(api.peers.spawner(), outgoing.chunks, place, Duration::from_millis(ARTIFACT_FETCH_MS_MAX));
+    Ok(download(length, sending))
 }
 
 /// Whoever shows a good token, or the certificate of a manager or an administrator.
@@ -97,20 +103,67 @@ fn bare(request: &Request<()>) -> tonic::Request<()> {
     tonic::Request::from_parts(Default::default(), request.extensions().clone(), ())
 }
 
-/// The chunks of one fetch, for as long as it may take.
+/// The chunks of one fetch, for as long as it may take. Whoever stops reading polls nothing here: so an alarm of its own
+/// ends the reading of the file, and gives the place to the next.
 struct Sending {
     chunks: futures_lite::stream::Boxed<io::Result<Bytes>>,
-    late: async_io::Timer,
-    _place: smol::lock::SemaphoreGuardArc,
+    ends_at: Instant,
+    /// Ends the alarm when the fetch is over.
+    _over: Sender<()>,
+}
+
+impl Sending {
+    fn begin(spawner: &Spawner, chunks: Receiver<io::Result<Bytes>>, place: SemaphoreGuardArc, time: Duration) -> Sending {
+        let ends_at = Instant::now() + time;
+        let (over, heard_over) = async_channel::bounded::<()>(1);
+        let reading = chunks.clone();
+        let alarm = async move {
+            let late = async {
+                async_io::Timer::at(ends_at).await;
+                reading.close();
+            };
+            let ended = async {
+                let _ = heard_over.recv().await;
+            };
+            late.or(ended).await;
+            drop(place);
+        };
+        spawner.0.spawn(alarm).detach();
+        Sending { chunks: chunks.boxed(), ends_at, _over: over }
+    }
 }
 
 impl Stream for Sending {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if self.late.poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        match self.chunks.poll_next(cx) {
+            Poll::Ready(None) if Instant::now() >= self.ends_at => Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into()))),
+            polled => polled,
         }
-        self.chunks.poll_next(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::block_on;
+
+    #[test]
+    fn a_fetch_that_nobody_reads_gives_its_place_to_the_next() {
+        let spawner = Spawner(Arc::new(smol::Executor::new()));
+        let places = Arc::new(smol::lock::Semaphore::new(1));
+        let (file, chunks) = async_channel::bounded(1);
+        let place = places.clone().try_acquire_arc().expect("there is one");
+        let mut sending = Sending::begin(&spawner, chunks, place, Duration::from_millis(50));
+        block_on(spawner.0.run(async {
+            file.send(Ok(Bytes::from_static(b"piece"))).await.expect("it is read");
+            // The place is free though `sending` is there, and was never asked for a chunk.
+            let _next = places.acquire().await;
+            assert!(file.is_closed(), "and nobody goes on reading the file");
+            assert_eq!(sending.next().await.expect("what came").expect("is good"), "piece");
+            let late = sending.next().await.expect("not as if it were whole");
+            assert_eq!(late.expect_err("the rest is missing").kind(), io::ErrorKind::TimedOut);
+        }));
     }
 }

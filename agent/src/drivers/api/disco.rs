@@ -34,8 +34,7 @@ impl Disco for DiscoService {
     async fn watch(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::WatchStream>, Status> {
         self.0.gate.person(&request, watch::WHAT)?;
         let changes = self.0.changes.subscribe().ok_or_else(|| refuse("busy", "this node has all the watchers it can take"))?;
-        let (metadata, extensions, question) = request.into_parts();
-        let caller = Request::from_parts(metadata, extensions, ());
+        let (caller, question) = super::apart(request);
         let stream = watch::stream(self.0.clone(), caller, question, changes);
         Ok(Response::new(Box::pin(stream)))
     }
@@ -73,7 +72,9 @@ impl Disco for DiscoService {
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let principal = self.0.gate.person(&request, "read logs")?;
         self.0.activity.note();
-        Ok(Response::new(logs::merged(self.0.clone(), principal, request.into_inner()).await?))
+        let (api, (caller, wanted)) = (self.0.clone(), super::apart(request));
+        let allowed = move || api.gate.person(&caller, "read logs").map(drop);
+        Ok(Response::new(logs::while_allowed(logs::merged(self.0.clone(), principal, wanted).await?, allowed)))
     }
 
     async fn issue_admin(&self, request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {

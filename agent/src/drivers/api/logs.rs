@@ -27,7 +27,7 @@ pub type Lines = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>
 
 /// A node that says nothing for this long while others wait is not waited for.
 const SILENCE: Duration = Duration::from_millis(300);
-/// Between two looks for nodes that got a task of the service since.
+/// Between two looks for nodes that got a task of the service since, and whether the reader may still read.
 const LOOK: Duration = Duration::from_secs(2);
 /// Lines of one node that wait to be merged.
 const AHEAD: usize = 16;
@@ -86,6 +86,27 @@ pub(super) async fn merged(api: Arc<Api>, principal: Principal, request: v1::Log
         let line = merge.next().await?;
         Some((Ok(line), merge))
     })))
+}
+
+/// Ends the lines when whoever reads them may not any more: looked at now and then, whether lines come or not.
+pub(super) fn while_allowed(lines: Lines, allowed: impl Fn() -> Result<(), Status> + Send + 'static) -> Lines {
+    let look = async_io::Timer::after(LOOK);
+    Box::pin(stream::unfold(Some((lines, allowed, look)), |reading| async move {
+        let (mut lines, allowed, mut look) = reading?;
+        loop {
+            let looked = async {
+                (&mut look).await;
+                None
+            };
+            match looked.or(async { Some(lines.next().await) }).await {
+                Some(line) => return line.map(|line| (line, Some((lines, allowed, look)))),
+                None => look.set_after(LOOK),
+            }
+            if let Err(refused) = allowed() {
+                return Some((Err(refused), None));
+            }
+        }
+    }))
 }
 
 /// Node, its address, its name.
@@ -272,6 +293,28 @@ mod tests {
             times.push(line.at_ms);
         }
         assert_eq!(times, [1, 2, 3, 4, 5, 9]);
+    }
+
+    #[test]
+    fn who_may_read_no_more_reads_no_more_however_many_lines_there_are() {
+        let may = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = Arc::clone(&may);
+        let allowed = move || match asked.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(refuse("removed", "it was removed")),
+        };
+        let endless: Lines = Box::pin(stream::repeat_with(|| Ok(line(1))));
+        let silent: Lines = Box::pin(stream::pending());
+        let mut both = [while_allowed(endless, allowed.clone()), while_allowed(silent, allowed)];
+        assert_eq!(block_on(both[0].next()).map(|line| line.is_ok()), Some(true));
+        may.store(false, std::sync::atomic::Ordering::Relaxed);
+        let before = Instant::now();
+        for lines in &mut both {
+            while block_on(lines.next()).expect("the refusal is told first").is_ok() {
+                assert!(before.elapsed() < LOOK * 10, "it is not looked at any more");
+            }
+            assert!(block_on(lines.next()).is_none());
+        }
     }
 
     #[test]

@@ -87,6 +87,12 @@ impl Api {
     }
 }
 
+/// Who calls, to be asked about again while a stream lasts, and what for.
+fn apart<T>(request: tonic::Request<T>) -> (tonic::Request<()>, T) {
+    let (metadata, extensions, asked) = request.into_parts();
+    (tonic::Request::from_parts(metadata, extensions, ()), asked)
+}
+
 /// A certificate that cannot be made: the request is bad, or this node cannot sign.
 fn unsigned(error: PkiError) -> tonic::Status {
     match error {

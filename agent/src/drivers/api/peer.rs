@@ -102,7 +102,9 @@ impl Peer for PeerService {
 
     async fn task_logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::TaskLogsStream>, Status> {
         self.0.gate.manager(&request, "read logs")?;
-        Ok(Response::new(logs::here(&self.0, &request.into_inner())?))
+        let (api, (caller, wanted)) = (self.0.clone(), super::apart(request));
+        let allowed = move || api.gate.manager(&caller, "read logs").map(drop);
+        Ok(Response::new(logs::while_allowed(logs::here(&self.0, &wanted)?, allowed)))
     }
 
     async fn enlist(&self, request: Request<v1::EnlistRequest>) -> Result<Response<Done>, Status> {
@@ -187,8 +189,8 @@ struct Standing {
 }
 
 fn apart<T>(request: Request<Streaming<T>>) -> (Standing, Streaming<T>) {
-    let (metadata, extensions, stream) = request.into_parts();
-    (Standing { request: Request::from_parts(metadata, extensions, ()), look: async_io::Timer::after(LOOK) }, stream)
+    let (request, stream) = super::apart(request);
+    (Standing { request, look: async_io::Timer::after(LOOK) }, stream)
 }
 
 fn member(number: u64) -> Result<MemberId, Status> {
