@@ -12,7 +12,13 @@ use crate::{
     drivers::wall_clock::wall_ms,
     model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber},
 };
-use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    sync::Arc,
+};
 
 const PIECE: usize = 8 * 1024;
 
@@ -58,11 +64,12 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Looks for tasks that came since.
+    /// Looks for tasks that came since, and lets go of those that are forgotten: an open file keeps its bytes on the disk.
     ///
     /// # Errors
     /// The disk's.
     pub fn find_new(&mut self) -> io::Result<()> {
+        self.cursors.retain(|cursor| !cursor.is_over());
         for kept in self.logs.tasks.logs(&self.known)? {
             self.known.insert(kept.number);
             let id = format!("{}.{}", kept.service, kept.number.0);
@@ -112,6 +119,11 @@ impl Cursor {
         let begin = source.begin()?;
         let offset = if wanted.tail == 0 { begin } else { tail(&file, begin, wanted.tail)? };
         Ok(Cursor { id, looks: source.looks()?, source, file, offset, piece: Vec::new(), head: None })
+    }
+
+    /// It was deleted, and read to its end. A last line without an end gets none any more.
+    fn is_over(&self) -> bool {
+        self.head.is_none() && self.file.metadata().is_ok_and(|about| about.nlink() == 0 && about.len() <= self.offset)
     }
 
     fn fill(&mut self, since_ms: u64, follow: bool) -> io::Result<()> {

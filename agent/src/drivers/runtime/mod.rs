@@ -152,8 +152,10 @@ impl Actor {
                     if let Err(error) = held {
                         log::warn!("cannot look for the process of task {}: {error}", task.id());
                     }
-                    let exit = watch::finish(task, false, &self.tasks, self.cgroups.clone()).await;
-                    self.tell(number, TaskEvent::Ended(exit));
+                    match watch::try_finish(task, false, &self.tasks, self.cgroups.clone()).await {
+                        Ok(exit) => self.tell(number, TaskEvent::Ended(exit)),
+                        Err(left) => self.end_later(*left),
+                    }
                 }
             }
         }
@@ -181,14 +183,32 @@ impl Actor {
     }
 
     fn attend(&mut self, task: TaskFile, process: ProcessHandle, ours: bool) {
-        let (stop, wishes) = async_channel::bounded(4);
         let number = task.number();
-        self.running.insert(number, Running { ports: task.ports.clone(), pid: task.pid, cgroup: task.cgroup.clone(), stop, forget: false });
+        let wishes = self.keep(&task);
         let watched = Watched { task, tasks: self.tasks.clone(), cgroups: self.cgroups.clone(), wishes, ours };
+        self.await_end(number, watched.until_ended(process));
+    }
+
+    /// Its first process is gone and something else of it is not: until that is, it counts as running.
+    fn end_later(&mut self, task: TaskFile) {
+        let number = task.number();
+        drop(self.keep(&task));
+        let (tasks, cgroups) = (self.tasks.clone(), self.cgroups.clone());
+        self.await_end(number, async move { watch::finish(task, false, &tasks, cgroups).await });
+    }
+
+    /// Where its wishes to stop come out.
+    fn keep(&mut self, task: &TaskFile) -> Receiver<StopWish> {
+        let (stop, wishes) = async_channel::bounded(4);
+        let running = Running { ports: task.ports.clone(), pid: task.pid, cgroup: task.cgroup.clone(), stop, forget: false };
+        self.running.insert(task.number(), running);
+        wishes
+    }
+
+    fn await_end(&self, number: TaskNumber, ended: impl Future<Output = Exit> + Send + 'static) {
         let over = self.over.clone();
         let watch = async move {
-            let exit = watched.until_ended(process).await;
-            let _ = over.send(Word::Over(number, exit)).await;
+            let _ = over.send(Word::Over(number, ended.await)).await;
         };
         self.spawner.0.spawn(watch).detach();
     }

@@ -21,6 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Between two tries to end what does not end.
+const SWEEP_AGAIN: Duration = Duration::from_secs(5);
+
 /// Somebody wants it to end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StopWish {
@@ -103,12 +106,33 @@ impl Watched {
     }
 }
 
-/// Kills what is left of a task, collects it and writes down how it ended.
+/// Kills what is left of a task, collects it and writes down how it ended. Until nothing is left, however long that takes: a
+/// task that is said to have ended is started again elsewhere, and what is left would be a second copy.
 pub(super) async fn finish(mut task: TaskFile, ours: bool, tasks: &Tasks, cgroups: Option<Arc<Cgroups>>) -> Exit {
+    loop {
+        match try_finish(task, ours, tasks, cgroups.clone()).await {
+            Ok(exit) => return exit,
+            Err(left) => task = *left,
+        }
+        async_io::Timer::after(SWEEP_AGAIN).await;
+    }
+}
+
+/// The same, once.
+///
+/// # Errors
+/// Something is left of this task.
+pub(super) async fn try_finish(
+    mut task: TaskFile,
+    ours: bool,
+    tasks: &Tasks,
+    cgroups: Option<Arc<Cgroups>>,
+) -> Result<Exit, Box<TaskFile>> {
     let tasks = tasks.clone();
     helpers::unblock(move || {
         if let Err(error) = sweep(&task, ours) {
-            log::error!("task {}: {error}", task.id());
+            log::error!("task {} has not ended yet: {error}", task.id());
+            return Err(Box::new(task));
         }
         let exit = match ours.then(|| syscall::collect(task.pid)).flatten() {
             Some(Status::Code(code)) => Exit::Code(code),
@@ -124,7 +148,7 @@ pub(super) async fn finish(mut task: TaskFile, ours: bool, tasks: &Tasks, cgroup
         if let Err(error) = tasks.write_end(&task) {
             log::warn!("cannot write down how task {} ended: {error}", task.id());
         }
-        exit
+        Ok(exit)
     })
     .await
 }

@@ -24,6 +24,8 @@ const PERIOD_US: u64 = 100_000;
 /// How long a group may count a process that has ended, and how often one looks.
 const SETTLED_WITHIN: Duration = Duration::from_millis(200);
 const SETTLES_IN: Duration = Duration::from_millis(2);
+/// The kernel refuses less (`min_cfs_quota_period`).
+const QUOTA_US_MIN: u64 = 1_000;
 
 /// The group that holds the tasks' groups.
 #[derive(Debug)]
@@ -71,7 +73,8 @@ impl Cgroups {
             let _ = fs::write(leaf.join("memory.swap.max"), "0");
         }
         if let Some(milli) = cpus_milli {
-            limited &= fs::write(leaf.join("cpu.max"), format!("{} {PERIOD_US}", u64::from(milli) * PERIOD_US / 1000)).is_ok();
+            let quota_us = (u64::from(milli) * PERIOD_US / 1000).max(QUOTA_US_MIN);
+            limited &= fs::write(leaf.join("cpu.max"), format!("{quota_us} {PERIOD_US}")).is_ok();
         }
         fs::write(leaf.join("cgroup.procs"), pid.to_string())?;
         Ok((leaf, limited))

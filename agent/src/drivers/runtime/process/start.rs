@@ -85,11 +85,17 @@ pub fn start(
     let gone = || "it ended before it began".to_owned();
     let record = ProcessRecord::of(child.pid).map_err(|error| error.to_string())?.ok_or_else(gone)?;
     let process = ProcessHandle::open(record.pid, record.started).map_err(|error| error.to_string())?.ok_or_else(gone)?;
+    spare_nothing(child.pid);
     let mut cgroup = None;
     if let Some(cgroups) = cgroups {
         let name = order.number.0.to_string();
         match cgroups.enclose(&name, child.pid, spec.memory, spec.cpus_milli) {
-            Ok((path, _limited)) => cgroup = Some(path.to_string_lossy().into_owned()),
+            Ok((path, limited)) => {
+                if can_limit && !limited && restarts == 0 {
+                    let _ = log.write_all(b"disco: this node could not set the limits of this task's cgroup: it runs without them\n");
+                }
+                cgroup = Some(path.to_string_lossy().into_owned());
+            }
             Err(error) if can_limit => return Err(format!("cannot make its cgroup: {error}")),
             Err(_) => {}
         }
@@ -106,6 +112,16 @@ pub fn start(
             }
             Err(why)
         }
+    }
+}
+
+/// The service manager may have been told to spare the daemon when memory runs out (`OOMScoreAdjust=`, proc_pid_oom_score_adj(5)),
+/// which a copy of it inherits: a task that eats the memory must go before us. One that is to go early is left so.
+fn spare_nothing(pid: u32) {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let spared = fs::read_to_string(&path).is_ok_and(|text| text.trim().parse().is_ok_and(|score: i32| score < 0));
+    if spared && let Err(error) = fs::write(&path, "0") {
+        log::warn!("cannot write {path}: {error}");
     }
 }
 

@@ -34,14 +34,22 @@ pub fn sweep(task: &TaskFile, leader_held: bool) -> io::Result<()> {
         if left.is_empty() {
             return Ok(());
         }
-        for (pid, started) in left {
-            if let Some(process) = ProcessHandle::open(pid, started)? {
-                process.signal(SIGKILL)?;
-                process.wait(PATIENCE)?;
-            }
+        // One that we may not kill keeps us from none of the others.
+        let count = left.len();
+        let failed: Vec<(u32, io::Error)> = left.into_iter().filter_map(|(pid, started)| Some((pid, kill(pid, started).err()?))).collect();
+        if let Some((pid, error)) = failed.first().filter(|_| failed.len() == count) {
+            return Err(io::Error::new(error.kind(), format!("cannot end process {pid}: {error}")));
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "some of its processes stay even after SIGKILL"))
+}
+
+fn kill(pid: u32, started: u64) -> io::Result<()> {
+    if let Some(process) = ProcessHandle::open(pid, started)? {
+        process.signal(SIGKILL)?;
+        process.wait(PATIENCE)?;
+    }
+    Ok(())
 }
 
 /// Living processes of the task, with their start times.
