@@ -3,17 +3,21 @@
 //! `smol::unblock` keeps its threads for good, and each wakes up twice a second to see whether it is needed: half of what
 //! an idle follower may wake up at all.
 
+use futures_lite::FutureExt;
 use std::{
     collections::VecDeque,
     panic::{self, AssertUnwindSafe},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 /// Threads at once; more work waits its turn.
 const THREADS_MAX: usize = 16;
 /// Untouched stack costs nothing.
 const STACK_BYTES: usize = 512 * 1024;
+/// Between two looks whether there is a thread to be had.
+const RETRY: Duration = Duration::from_millis(500);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -24,7 +28,8 @@ struct Pool {
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { queue: VecDeque::new(), threads: 0 });
 
-/// Runs `work` on another thread, from now on, whether or not the future is polled.
+/// Runs `work` on another thread, from now on, whether or not the future is polled. Never on the thread that asks, which is
+/// the one that everything else runs on: where no thread is to be had the work waits for one.
 ///
 /// # Panics
 /// If `work` does.
@@ -34,28 +39,48 @@ pub fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
         // Nobody may be waiting any more.
         let _ = done.try_send(panic::catch_unwind(AssertUnwindSafe(work)));
     });
-    hand_over(job);
+    let mut taken = hand_over(job);
     async move {
-        match outcome.recv().await.expect("each job is run, and a job always answers") {
+        let patience = async {
+            // No timer where none is needed: each wakes the reactor.
+            while !taken {
+                async_io::Timer::after(RETRY).await;
+                taken = take_up();
+            }
+            std::future::pending().await
+        };
+        match outcome.recv().or(patience).await.expect("each job is run, and a job always answers") {
             Ok(output) => output,
             Err(cause) => panic::resume_unwind(cause),
         }
     }
 }
 
-fn hand_over(job: Job) {
+/// Whether there is a thread that comes to it.
+fn hand_over(job: Job) -> bool {
     let mut pool = pool();
     pool.queue.push_back(job);
-    if pool.threads >= THREADS_MAX {
-        return;
-    }
+    pool.threads >= THREADS_MAX || start(pool)
+}
+
+/// The same for what was left waiting.
+fn take_up() -> bool {
+    let pool = pool();
+    pool.threads > 0 || pool.queue.is_empty() || start(pool)
+}
+
+fn start(mut pool: MutexGuard<'static, Pool>) -> bool {
     pool.threads += 1;
     drop(pool);
     let started = thread::Builder::new().name("helper".into()).stack_size(STACK_BYTES).spawn(work_through);
-    if started.is_err() {
-        // No thread to be had: late is better than never.
-        work_through();
+    if let Err(error) = started {
+        log::warn!("cannot start a thread, its work waits: {error}");
+        let mut pool = self::pool();
+        pool.threads -= 1;
+        // One that lives ends only when nothing is left.
+        return pool.threads > 0;
     }
+    true
 }
 
 fn work_through() {
