@@ -221,6 +221,20 @@ impl Observed {
         let ails = |node: &NodeId| state.nodes.get(node).is_some_and(|n| matches!(n.state, NodeState::Lost | NodeState::Joining));
         self.ailing.retain(|node, _| ails(node));
         self.round_trips.retain(|node, _| state.nodes.contains_key(node));
+        self.heard.retain(|node, _| state.nodes.contains_key(node));
+        self.unreachable.retain(|node| state.nodes.contains_key(node));
+        let has_seat = |member: &MemberId| state.node_of_member(*member).is_some();
+        self.enlisted.retain(has_seat);
+        self.discharged.retain(has_seat);
+        let strays = &self.strays;
+        self.tries.retain(|key, tries| match key {
+            _ if tries.not_before > now => true,
+            CallKey::Describe | CallKey::Attach => true,
+            CallKey::Enlist(member) | CallKey::Discharge(member) => has_seat(member),
+            CallKey::Launch(operation) | CallKey::Start(operation) | CallKey::Stop(operation) | CallKey::Terminate(operation) => {
+                state.instances.contains_key(operation) || strays.iter().any(|(stray, _)| stray == operation)
+            }
+        });
         for node in state.nodes.keys().filter(|node| ails(node)) {
             self.ailing.entry(*node).or_insert(now);
         }
