@@ -5,9 +5,11 @@ use agent::model::{
     command::{Command, Joiner, KINDS_KNOWN, Proposal},
     ids::{ClusterId, NodeId, OperationId, RequestId},
     instance::{InstanceDesired, InstanceState},
-    limits::{CLIENTS_MAX, EVENTS_KEPT, KV_BYTES_MAX, TOKENS_MAX},
+    limits::{CLIENTS_MAX, EVENT_TEXT_BYTES_MAX, EVENTS_KEPT, KV_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX, TOKENS_MAX},
     node::{NodeState, Role},
+    service::{PortSpec, ServiceSpec},
     settings::SettingsChange,
+    task::TaskState,
     token::Credential,
 };
 use std::collections::BTreeMap;
@@ -220,6 +222,38 @@ fn what_outsiders_can_grow_is_bounded() {
         log.apply(Command::Scale(1 + n % 2));
     }
     assert_eq!(log.state.events.len(), EVENTS_KEPT);
+}
+
+#[test]
+fn an_answer_is_remembered_no_longer_than_it_may_be_however_long_the_question_was() {
+    let mut log = Log::new();
+    let id = RequestId { client: 7, sequence: 1 };
+    let asked = Command::InstanceSet { id: "i".repeat(300_000), desired: InstanceDesired::Stopped };
+    let before = log.state.encode().len();
+    let Outcome::Refused { code: "not_found", why } = log.apply_as(Some(id), asked.clone()) else { panic!("there is none") };
+    assert_eq!(why.len(), REFUSAL_TEXT_BYTES_MAX);
+    assert!(log.state.encode().len() < before + 2 * REFUSAL_TEXT_BYTES_MAX);
+    assert_eq!(log.apply_as(Some(id), asked), Outcome::Refused { code: "not_found", why }, "a retry gets the same one");
+}
+
+#[test]
+fn of_a_task_no_more_is_kept_than_its_service_asks_for() {
+    let mut log = Log::new();
+    let spec =
+        ServiceSpec { command: vec!["a".into()], ports: vec![PortSpec { port: 80, public: None, udp: false }], ..ServiceSpec::default() };
+    log.apply(Command::NodeState { node: NodeId(1), state: NodeState::Ready, reason: String::new() });
+    log.apply(Command::ServiceSet { name: "web".into(), spec: Box::new(spec) });
+    let version = log.state.services["web"].version;
+    assert_eq!(code(&log.apply(Command::TaskPlace { service: "web".into(), version, node: NodeId(1) })), "ok");
+    let mut seen = log.state.tasks.values().next().expect("just placed").seen.clone();
+    (seen.state, seen.error) = (TaskState::Running, "e".repeat(100_000));
+    seen.ports = (1..=60_000).map(|port| (port, port)).collect();
+    let node = NodeId(1);
+    assert_eq!(log.state.news_of(node, std::slice::from_ref(&seen)).len(), 1);
+    log.apply(Command::TaskSeen { node, tasks: vec![seen.clone()] });
+    let kept = &log.state.tasks[&seen.number].seen;
+    assert_eq!((kept.ports.clone(), kept.error.len()), (BTreeMap::from([(80, 80)]), EVENT_TEXT_BYTES_MAX));
+    assert_eq!(log.state.news_of(node, &[seen]), [], "the same again is no news");
 }
 
 #[test]

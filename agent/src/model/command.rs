@@ -271,6 +271,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it adds to what people and scripts keep in the state.
+    pub fn adds(&self) -> bool {
+        match self {
+            Command::KvSet { .. } | Command::ModulesPut(_) | Command::Declare { .. } | Command::ServiceSet { .. } => true,
+            Command::Configure(change) => change.launch.is_some(),
+            _ => false,
+        }
+    }
+
     /// The kind a build must know to carry it out.
     pub fn kind(&self) -> u32 {
         match self {

@@ -19,6 +19,9 @@ pub const LOG_ENTRIES_KEPT: u64 = 64;
 pub const COMMAND_BYTES_MAX: usize = 320 * 1024;
 /// One encoded snapshot of the state.
 pub const SNAPSHOT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Of a state that takes more, about, no command that adds to what people and scripts keep in it becomes an entry. What nodes and
+/// the plan add by themselves has its own bounds, and fits above.
+pub const STATE_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX / 8 * 5;
 /// Raft messages handed in by a peer at once.
 pub const RAFT_MESSAGE_BYTES_MAX: usize = 448 * 1024;
 
@@ -49,6 +52,8 @@ pub const KV_BYTES_MAX: usize = 1024 * 1024;
 /// Clients whose last answers are remembered, and how many answers each.
 pub const CLIENTS_MAX: usize = 256;
 pub const ANSWERS_PER_CLIENT_MAX: usize = 8;
+/// Why a command was refused, as it is answered and remembered.
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 
 /// Requests waiting for their entry to be applied; one more is answered Busy.
 pub const REQUESTS_PENDING_MAX: usize = 512;
@@ -141,6 +146,8 @@ pub const COMMAND_ARGUMENTS_MAX: usize = 128;
 pub const SERVICE_SPEC_BYTES_MAX: usize = 16 * 1024;
 /// Everything a script declares, encoded.
 pub const DECLARATION_BYTES_MAX: usize = 256 * 1024;
+/// What is kept of a failed run's words.
+pub const SCRIPT_ERROR_BYTES_MAX: usize = 4096;
 pub const MODULE_SETS_KEPT: usize = 5;
 pub const REGISTRATIONS_MAX: usize = 64;
 /// The shortest `every`.

@@ -123,6 +123,23 @@ fn a_script_that_throws_changes_nothing_says_why_and_is_tried_again() {
 }
 
 #[test]
+fn a_declaration_that_the_log_cannot_take_is_refused_and_not_run_again_and_again() {
+    let mut world = World::new();
+    push(&mut world, "one");
+    let mut large = declares(&[("web", spec("a", 1))]);
+    let keys = (0..8).map(|n| (format!("k{n}"), "x".repeat(60 * 1024)));
+    large.declared.as_mut().expect("it declares").keys.extend(keys);
+    world.answer(Ok(large));
+    let error = world.replica.state().script.error.clone();
+    assert!(error.contains("bytes, the most is 262144"), "{error}");
+    world.pass(600_000);
+    assert_eq!(world.hook(), None, "the same would be refused again");
+    push(&mut world, "two");
+    world.answer(Ok(declares(&[("web", spec("a", 1))])));
+    assert_eq!((world.replica.state().script.error.as_str(), world.programs()), ("", vec!["a"]));
+}
+
+#[test]
 fn timers_events_and_keys_call_what_was_registered() {
     let kinds = [
         RegistrationKind::Every { interval_ms: 1_000 },

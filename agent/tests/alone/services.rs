@@ -4,7 +4,7 @@ use crate::world::{World, spec};
 use agent::model::{
     ids::NodeId,
     io::Input,
-    query::{Answer, Op, Peer, Principal},
+    query::{Answer, Op, Peer, Principal, Way},
     service::Roll,
     task::{Exit, Orders, TaskEvent, TaskState},
 };
@@ -105,4 +105,33 @@ fn an_agent_that_finds_no_manager_goes_by_its_last_assignment_after_a_while() {
     lonely.input(Input::ReportAnswered { leader, managers: vec![peer], removed: vec![], orders, authorities: Default::default() });
     assert_eq!(lonely.programs(), ["a", "a"]);
     assert_eq!(lonely.assignment.as_ref().map(|orders| orders.tasks.len()), Some(2), "and is remembered");
+}
+
+#[test]
+fn a_worker_that_is_sent_on_still_knows_the_managers_and_asks_each_as_itself() {
+    let mut worker = World::new().without_cluster();
+    let answered = |leader: u64, managers: &[u64], removed: &[u64]| {
+        let address = |node: u64| format!("127.0.0.{node}:5080");
+        let peer = |node: &u64| Peer { node: NodeId(*node), address: address(*node), public_key: vec![*node as u8; 32] };
+        Input::ReportAnswered {
+            leader: Some((NodeId(leader), address(leader))),
+            managers: managers.iter().map(peer).collect(),
+            removed: removed.iter().copied().map(NodeId).collect(),
+            orders: Orders::default(),
+            authorities: Default::default(),
+        }
+    };
+    let ids = |ways: &[Way]| ways.iter().map(|way| way.node.map_or(0, |node| node.0)).collect::<Vec<_>>();
+    worker.pass(1_100);
+    assert_eq!(ids(&worker.tried), [0], "nobody is known yet but a seed");
+    worker.input(answered(11, &[11, 12, 13], &[]));
+    worker.pass(1_100);
+    assert_eq!(ids(&worker.tried), [11, 12, 13, 0]);
+    // A node that knows who leads, and nothing else, says so; and the one it means does not answer.
+    worker.input(answered(12, &[], &[]));
+    worker.pass(1_100);
+    assert_eq!(ids(&worker.tried), [12, 11, 13, 0], "the others may lead by now");
+    worker.input(answered(13, &[12, 13, 14], &[11, 14]));
+    worker.pass(1_100);
+    assert_eq!(ids(&worker.tried), [13, 12, 0], "who was removed is asked no more");
 }

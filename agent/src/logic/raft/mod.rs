@@ -286,6 +286,11 @@ impl Consensus {
         self.node.store().bytes()
     }
 
+    /// About what the state takes, encoded: the newest snapshot, and what was added since.
+    pub fn state_bytes(&self) -> usize {
+        self.node.store().snapshot_data().len() + self.log_bytes()
+    }
+
     pub fn entries_since_snapshot(&self) -> u64 {
         self.node.raft.raft_log.applied().saturating_sub(self.node.store().snapshot_index())
     }

@@ -9,7 +9,7 @@ use crate::{
         ids::{NodeId, RequestId, Ticket},
         instance::InstanceDesired,
         io::Effect,
-        limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX},
+        limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX, STATE_BYTES_MAX},
         node::is_address,
         query::{Admission, Answer, Op, Principal, Report, Request, Written},
         task::Orders,
@@ -253,6 +253,7 @@ impl Replica {
             Err(Refusal::TooLarge(bytes)) => {
                 self.refuse(ticket, "limit", format!("the request takes {bytes} bytes, the most is {COMMAND_BYTES_MAX}"))
             }
+            Err(Refusal::NoRoom(taken)) => self.refuse(ticket, "limit", no_room(taken)),
             Err(Refusal::TooOld(name)) => {
                 self.refuse(ticket, "too_old", format!("node {name} runs an older build that does not understand this; upgrade it first"))
             }
@@ -269,6 +270,9 @@ impl Replica {
         if let Some(old) = self.state.nodes.values().find(|n| n.member.is_some() && n.commands_known < kind) {
             return Err(Refusal::TooOld(old.name.clone()));
         }
+        if command.adds() {
+            self.check_room()?;
+        }
         let stamp_ms = self.next_stamp();
         let Some(consensus) = &mut self.consensus else { return Err(Refusal::Raft(NotProposed::NotLeader)) };
         let bytes = codec::encode(&Proposal { stamp_ms, term: consensus.term(), request, command, fence });
@@ -276,6 +280,15 @@ impl Replica {
             return Err(Refusal::TooLarge(bytes.len()));
         }
         consensus.propose(bytes).map_err(Refusal::Raft)
+    }
+
+    /// Measured only where a first look finds little room: what was deleted since the newest snapshot counts there, too.
+    fn check_room(&self) -> Result<(), Refusal> {
+        if self.consensus.as_ref().is_none_or(|consensus| consensus.state_bytes() <= STATE_BYTES_MAX) {
+            return Ok(());
+        }
+        let taken = self.state.encode().len();
+        if taken > STATE_BYTES_MAX { Err(Refusal::NoRoom(taken)) } else { Ok(()) }
     }
 
     /// An entry was committed: carry it out, and answer whoever waits for it.
@@ -409,9 +422,15 @@ impl Replica {
 /// Why a command did not become an entry.
 pub(super) enum Refusal {
     TooLarge(usize),
+    /// The state takes so many bytes that it must not grow.
+    NoRoom(usize),
     /// This member would not understand it.
     TooOld(String),
     Raft(NotProposed),
+}
+
+pub(super) fn no_room(taken: usize) -> String {
+    format!("the cluster's state takes {taken} bytes, the most is {STATE_BYTES_MAX}; delete keys or remove services first")
 }
 
 fn lost_leadership() -> Answer {

@@ -3,11 +3,11 @@
 //! Everything here is a function of the state and the entry. A command that may not be carried out changes nothing
 //! and says why; the answer is remembered per request, so that a retry gets the same one.
 
-use super::State;
+use super::{State, events::bounded};
 use crate::model::{
     command::{Command, Proposal},
     ids::{MemberId, NodeId},
-    limits::NODES_MAX,
+    limits::{NODES_MAX, REFUSAL_TEXT_BYTES_MAX},
     node::{NodeState, Role, is_address},
     settings::{Settings, SettingsChange},
 };
@@ -32,8 +32,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Answers are remembered, and what is refused may be quoted in them: they are bounded here.
     pub(super) fn refused(code: &'static str, why: String) -> Outcome {
-        Outcome::Refused { code, why }
+        Outcome::Refused { code, why: bounded(&why, REFUSAL_TEXT_BYTES_MAX) }
     }
 }
 

@@ -4,8 +4,8 @@ use super::{State, apply::Outcome, events::bounded, services};
 use crate::model::{
     codec,
     limits::{
-        DECLARATION_BYTES_MAX, EVENT_TEXT_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX, KV_BYTES_MAX, MODULE_SETS_KEPT, SCRIPT_MODULES_MAX,
-        SCRIPT_SOURCE_BYTES_MAX, SERVICES_MAX, VALUE_BYTES_MAX,
+        DECLARATION_BYTES_MAX, EVENT_TEXT_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX, KV_BYTES_MAX, MODULE_SETS_KEPT, SCRIPT_ERROR_BYTES_MAX,
+        SCRIPT_MODULES_MAX, SCRIPT_SOURCE_BYTES_MAX, SERVICES_MAX, VALUE_BYTES_MAX,
     },
     script::{Declaration, ModuleSet},
 };
@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 /// The module that a cluster's script begins with.
 pub const ENTRY: &str = "cluster.js";
 const PATH_BYTES_MAX: usize = 256;
-const ERROR_BYTES_MAX: usize = 4096;
 
 pub const NO_EARLIER_MODULES: &str = "there are no earlier modules to go back to";
 
@@ -121,7 +120,7 @@ impl State {
     }
 
     pub(super) fn script_error(&mut self, error: &str) -> Outcome {
-        let error = bounded(error, ERROR_BYTES_MAX);
+        let error = bounded(error, SCRIPT_ERROR_BYTES_MAX);
         if error != self.script.error {
             if !error.is_empty() {
                 // The first line says what and where; the stack is in the status.

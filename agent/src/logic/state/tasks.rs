@@ -33,8 +33,17 @@ impl State {
 
     /// Which of these reports say something new of the node's tasks.
     pub fn news_of(&self, node: NodeId, seen: &[TaskSeen]) -> Vec<TaskSeen> {
-        let is_new = |seen: &&TaskSeen| self.tasks.get(&seen.number).is_some_and(|t| t.node == node && t.seen != **seen);
-        seen.iter().filter(is_new).cloned().collect()
+        let is_new = |seen: &TaskSeen| self.tasks.get(&seen.number).is_some_and(|t| t.node == node && t.seen != *seen);
+        seen.iter().map(|seen| self.as_kept(seen.clone())).filter(is_new).collect()
+    }
+
+    /// What is kept of a node's word on a task: no more than its service asks for, however much the node says.
+    fn as_kept(&self, mut seen: TaskSeen) -> TaskSeen {
+        let task = self.tasks.get(&seen.number);
+        let spec = task.and_then(|task| self.services.get(&task.service)?.specs.get(&task.version));
+        seen.ports.retain(|declared, _| spec.is_some_and(|spec| spec.ports.iter().any(|port| port.port == *declared)));
+        seen.error = super::events::bounded(&seen.error, EVENT_TEXT_BYTES_MAX);
+        seen
     }
 
     pub(super) fn task_place(&mut self, name: String, version: u64, node: NodeId) -> Outcome {
@@ -96,9 +105,9 @@ impl State {
 
     /// A node may speak of its own tasks only; what it says of others is passed over.
     pub(super) fn task_seen(&mut self, node: NodeId, tasks: Vec<TaskSeen>) -> Outcome {
-        for mut seen in tasks.into_iter().take(TASKS_PER_NODE_MAX) {
+        for seen in tasks.into_iter().take(TASKS_PER_NODE_MAX) {
+            let seen = self.as_kept(seen);
             let Some(task) = self.tasks.get_mut(&seen.number).filter(|t| t.node == node) else { continue };
-            seen.error = super::events::bounded(&seen.error, EVENT_TEXT_BYTES_MAX);
             let before = std::mem::replace(&mut task.seen, seen);
             task.started |= task.seen.state == TaskState::Running;
             let subject = format!("{}.{}", task.service, task.number.0);

@@ -8,15 +8,22 @@
 
 mod asked;
 
-use super::Replica;
+use super::{
+    Replica,
+    requests::{Refusal, no_room},
+};
 use crate::{
-    logic::{plan, state::digest},
+    logic::{
+        plan,
+        state::{bounded, digest},
+    },
     model::{
+        codec,
         command::Command,
         event::Event,
         ids::Ticket,
         io::{Effect, Level},
-        limits::{EVERY_MS_MIN, REGISTRATIONS_MAX, SCRIPT_CALLS_MAX},
+        limits::{DECLARATION_BYTES_MAX, EVERY_MS_MIN, REGISTRATIONS_MAX, SCRIPT_CALLS_MAX, SCRIPT_ERROR_BYTES_MAX},
         query::Answer,
         script::{Declaration, Hook, ModuleSet, Registration, RegistrationKind, ScriptCall, ScriptReport},
     },
@@ -378,6 +385,11 @@ impl Replica {
     }
 
     fn declare(&mut self, version: u64, declaration: Declaration) {
+        let bytes = codec::encode(&declaration).len();
+        if bytes > DECLARATION_BYTES_MAX {
+            // The log would not take it, and nothing would come back to say so.
+            return self.declaration_refused(format!("what is declared takes {bytes} bytes, the most is {DECLARATION_BYTES_MAX}"));
+        }
         let known = &self.state.script;
         if known.applied != version || known.digest != digest(&declaration) {
             self.propose_for_script(Command::Declare { version, declaration: Box::new(declaration) });
@@ -407,7 +419,7 @@ impl Replica {
             *failures += 1;
         }
         self.script.failing = Some(hook);
-        let error = if error.is_empty() { "it ended without a word".into() } else { error };
+        let error = if error.is_empty() { "it ended without a word".into() } else { bounded(&error, SCRIPT_ERROR_BYTES_MAX) };
         if self.state.script.error != error {
             self.propose_for_script(Command::ScriptError(error));
         }
@@ -415,7 +427,14 @@ impl Replica {
 
     fn propose_for_script(&mut self, command: Command) {
         let Some(term) = self.script.term else { return };
-        if self.propose(None, Some(term), command).is_err() {
+        let declares = matches!(command, Command::Declare { .. });
+        let refused = self.propose(None, Some(term), command).err();
+        if let Some(Refusal::NoRoom(taken)) = refused
+            && declares
+        {
+            self.script.configured = None;
+            self.script_failed(Hook::Configure, no_room(taken));
+        } else if refused.is_some() {
             // As if the run had failed: it is repeated.
             self.script.configured = None;
             self.script.retry_at = self.now.mono + RETRY_MS_MIN;
