@@ -78,6 +78,24 @@ fn a_cluster_comes_heals_shrinks_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn machines_that_were_all_stopped_are_started_again_and_none_is_launched() {
+    let cloud = Cloud::start();
+    let project = Project::new(&cloud);
+    project.ok(&["bootstrap", "--yes"]);
+    let ids = |project: &Project| {
+        let mut ids: Vec<String> = project.instances().into_iter().map(|instance| instance.id).collect();
+        ids.sort();
+        ids
+    };
+    let before = ids(&project);
+    cloud.client().stop_instances(&before).expect("EC2 stops them");
+    let said = project.ok(&["bootstrap", "--yes"]);
+    assert!(said.contains("runs again (") && said.contains("the cluster answers"), "{said}");
+    assert_eq!((project.ready(), ids(&project)), (3, before), "{said}");
+    project.ok(&["destroy", "--yes"]);
+}
+
+#[test]
 fn a_bootstrap_killed_at_any_moment_and_run_again_makes_one_of_each_and_three_machines() {
     let cloud = Cloud::start();
     let rounds: u64 = std::env::var("DISCO_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
