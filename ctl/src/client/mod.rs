@@ -93,6 +93,7 @@ impl CallError {
             CallError::Refused { why, .. } => Failure::no(what).because(why),
             CallError::Unanswered { tried, remedy } => {
                 let failure = Failure::no(what);
+                let failure = if tried.is_empty() { failure.because("no address of a node is known here") } else { failure };
                 let failure = tried.into_iter().fold(failure, |f, (address, why)| f.because(format!("{address}: {why}")));
                 failure.hint(remedy.hint())
             }

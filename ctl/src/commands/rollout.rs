@@ -28,7 +28,9 @@ pub async fn until_loaded(client: &mut Client, version: u64) -> Result<v1::Statu
     loop {
         let status = client.status(false).await.map_err(|e| e.failure(what))?;
         if status.script_version != version {
-            return Err(Failure::no(what).because("somebody applied other modules meanwhile"));
+            return Err(Failure::no(what)
+                .because("somebody applied modules at the same time, and those came last")
+                .hint("`disco plan` shows whether they are the same; then nothing is left to do"));
         }
         if status.script_applied == version {
             return Ok(status);
