@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const WHAT: &str = "cannot replace the certificate authority";
+/// What a node that is there may take for a stage, at most.
+const SLOW_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// For whom to wait at each stage, and how long: nodes that are there take seconds.
@@ -113,10 +115,13 @@ async fn lead(desk: &mut Desk, spawner: &Spawner, progress: &Progress, mut wait:
         let Some(change) = status.ca else { return Ok(index) };
         let waits = change.waits_for.join(", ");
         let late = wait.is_over(began, &change.waits_for);
-        if waits.is_empty() || wait.force && late {
-            if !waits.is_empty() && wait.left_behind != change.waits_for {
+        // Who is there is only slow, and is never left behind.
+        let lost = |name: &String| status.nodes.iter().any(|node| node.name == *name && node.state == "lost");
+        let all_lost = change.waits_for.iter().all(lost);
+        if waits.is_empty() || wait.force && late && all_lost {
+            if change.waits_for.iter().any(|node| !wait.left_behind.contains(node)) {
                 progress.line(format!("leaving {waits} behind"));
-                wait.left_behind.clone_from(&change.waits_for);
+                wait.left_behind.extend(change.waits_for.iter().cloned());
             }
             match change.stage.as_str() {
                 "introduced" => progress.line("every node believes the new authority"),
@@ -129,7 +134,7 @@ async fn lead(desk: &mut Desk, spawner: &Spawner, progress: &Progress, mut wait:
             let advance = v1::CaAdvance { from: change.stage, force: !waits.is_empty() };
             index = desk.client.write(Op::CaAdvance(advance)).await.map_err(|e| e.failure(WHAT))?.index;
             began = Instant::now();
-        } else if late {
+        } else if late && (!wait.force || began.elapsed() > wait.patience + SLOW_MAX) {
             return Err(Failure::no("the certificate authority is not replaced yet")
                 .because(format!(
                     "{waits} {} not ready; everything works meanwhile",
