@@ -161,7 +161,7 @@ fn imports_point_down() {
 #[test]
 fn each_library_is_known_in_one_place() {
     let rules: [(&str, &[&str], &[&str]); 4] = [
-        ("only drivers/api and drivers/peers know protobuf types", &["agent/src/drivers/api", "agent/src/drivers/peers"], &["proto::v1"]),
+        ("only drivers/api and drivers/peers know protobuf types", &["agent/src/drivers/api", "agent/src/drivers/peers"], &["v1"]),
         ("only drivers/script knows Boa", &["agent/src/drivers/script/"], &["boa_engine", "boa_gc"]),
         ("only logic/raft knows raft-rs", &["agent/src/logic/raft"], &["use raft", "eraftpb", "RawNode", "prost_for_raft", "slog"]),
         ("only drivers/store knows redb", &["agent/src/drivers/store/"], &["use redb", "redb::"]),

@@ -13,20 +13,18 @@ use super::{
 };
 use crate::{
     drivers::{
-        api::refusal::refuse,
+        api::unformed,
         pki::{self, Trust},
         wall_clock::wall_ms,
     },
     model::ids::NodeId,
 };
 use futures_lite::future::or;
-use proto::{Listener, Routes, ServerLimits, Spawner, v1};
+use proto::{Listener, ServerLimits, Spawner};
 use std::{
     collections::BTreeSet,
-    sync::Arc,
     time::{Duration, Instant},
 };
-use tonic::{Request, Response, Status};
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -101,36 +99,10 @@ async fn answer_joiners(node: NodeId, (certificate, key, ca): Shown, config: &Co
     let limits = ServerLimits::default();
     match Listener::tcp(config.listen, trust.server_tls()) {
         Ok(port) => {
-            let routes = Routes::new(&limits).join(Arc::new(Unformed(node)));
-            if let Err(error) = proto::serve(spawner, port, routes, limits).await {
+            if let Err(error) = proto::serve(spawner, port, unformed::routes(node, &limits), limits).await {
                 log::warn!("cannot answer others before there is a cluster: {error}");
             }
         }
         Err(error) => log::warn!("cannot listen on {} before there is a cluster: {error}", config.listen),
-    }
-}
-
-struct Unformed(NodeId);
-
-#[tonic::async_trait]
-impl v1::join_server::Join for Unformed {
-    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
-        Err(refuse("unformed", format!("node {} is in no cluster yet", self.0)))
-    }
-}
-
-/// The id in such a refusal.
-pub(super) fn unformed_id(status: &Status) -> Option<NodeId> {
-    status.message().split(' ').nth(1)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unformed_nodes_answer_carries_its_id() {
-        let answer = smol::block_on(v1::join_server::Join::join(&Unformed(NodeId(0xab)), Request::new(v1::JoinRequest::default())));
-        assert_eq!(unformed_id(&answer.expect_err("it lets nobody in")), Some(NodeId(0xab)));
     }
 }

@@ -11,19 +11,14 @@ use super::{
 };
 use crate::{
     drivers::{
-        api::refusal::code_of,
+        peers::join::{Answer, LetIn, Plea, ask},
         pki::{self, FilesError, JoinToken, KeyFiles, PkiError},
         store::{Expect, Store, StoreError},
     },
-    model::{
-        command::KINDS_KNOWN,
-        ids::{ClusterId, NodeId},
-        query::Way,
-    },
+    model::ids::{ClusterId, NodeId},
 };
-use proto::{Channel, ChannelLimits, Spawner, v1};
+use proto::Spawner;
 use std::time::Duration;
-use tonic::{Code, Status};
 
 /// Between two rounds of all seeds.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -90,7 +85,7 @@ pub struct Applicant<'a> {
     token: Option<JoinToken>,
     key: Vec<u8>,
     node: NodeId,
-    request: v1::JoinRequest,
+    plea: Plea,
     spawner: Spawner,
     told: String,
 }
@@ -109,19 +104,18 @@ impl<'a> Applicant<'a> {
         let files = KeyFiles::new(data_dir.path());
         drop(Store::open(&data_dir.file("store.redb"), Expect::New)?);
         let key = files.key_or_new()?;
-        let request = v1::JoinRequest {
+        let plea = Plea {
             token_secret: token.as_ref().map(|token| token.secret.clone()).unwrap_or_default(),
             csr: pki::new_csr(&key)?,
             name,
             address,
             cpus: machine::cpus(),
             memory: machine::memory(),
-            labels: config.labels.clone().into_iter().collect(),
-            instance: config.instance.clone().unwrap_or_default(),
-            commands_known: KINDS_KNOWN,
+            labels: config.labels.clone(),
+            instance: config.instance.clone(),
         };
         let node = pki::node_of(&pki::public_key(&key)?);
-        Ok(Applicant { data_dir, files, token, key, node, request, spawner, told: String::new() })
+        Ok(Applicant { data_dir, files, token, key, node, plea, spawner, told: String::new() })
     }
 
     pub fn node(&self) -> NodeId {
@@ -139,84 +133,54 @@ impl<'a> Applicant<'a> {
     /// The answer is no and will stay no, or the disk's.
     pub async fn round(&mut self, seeds: &[String]) -> Result<Round, JoinError> {
         let (mut asked, mut others, mut unformed) = (0, Vec::new(), Vec::new());
-        let other_ca = PkiError::OtherCa.to_string();
         for address in super::seeds::addresses(seeds).await {
-            if address == self.request.address {
+            if address == self.plea.address {
                 continue;
             }
             asked += 1;
             let tls = pki::joiner_tls(self.token.as_ref().map_or([0; 32], |token| token.ca_digest));
-            let channel = Channel::tcp(self.spawner.clone(), address.clone(), tls, ChannelLimits::default());
-            match channel.join().join(self.request.clone()).await {
-                Ok(reply) => return self.take(&address, reply.into_inner()).map(|identity| Round::In(Box::new(identity))),
-                Err(status) if code_of(&status) == "unformed" => unformed.extend(super::forming::unformed_id(&status)),
-                Err(status) if is_final(&status) => return Err(JoinError::Refused { address, why: status.message().to_owned() }),
-                Err(status) if status.message().contains(&other_ca) => others.push(address),
-                Err(status) if status.message() != self.told => {
-                    log::warn!("cannot join yet: {}", status.message());
-                    self.told = status.message().to_owned();
+            match ask(&self.spawner, &address, tls, &self.plea).await {
+                Answer::LetIn(gift) => return self.take(&address, *gift).map(|identity| Round::In(Box::new(identity))),
+                Answer::Unformed(id) => unformed.extend(id),
+                Answer::Never(why) => return Err(JoinError::Refused { address, why }),
+                Answer::OtherCa => others.push(address),
+                Answer::NotYet(why) if why != self.told => {
+                    log::warn!("cannot join yet: {why}");
+                    self.told = why;
                 }
-                Err(_) => {}
+                Answer::NotYet(_) => {}
             }
         }
         Ok(Round::Out { asked, others, unformed })
     }
 
-    fn take(&self, seed: &str, reply: v1::JoinReply) -> Result<Identity, JoinError> {
+    fn take(&self, seed: &str, gift: LetIn) -> Result<Identity, JoinError> {
         let token = self.token.as_ref().expect("nobody lets in a node that shows no token");
-        let cluster = check(seed, &reply, token, self.node, &self.key)?;
-        self.files.save_certificates(&reply.certificate, &reply.ca)?;
-        // An id that is none is no reason to stay out: its address is tried all the same.
-        let way = |peer: v1::PeerAddress| Way { node: peer.node.parse().ok(), address: peer.address };
-        let managers: Vec<Way> = reply.peers.into_iter().map(way).collect();
-        self.data_dir.save_managers(&managers)?;
-        let name = self.request.name.clone();
-        let identity = Identity { node: self.node, cluster, cluster_name: reply.cluster, name, originating: false };
+        let cluster = check(seed, &gift, token, self.node, &self.key)?;
+        self.files.save_certificates(&gift.certificate, &gift.ca)?;
+        self.data_dir.save_managers(&gift.managers)?;
+        let name = self.plea.name.clone();
+        let identity = Identity { node: self.node, cluster, cluster_name: gift.cluster_name, name, originating: false };
         self.data_dir.save_identity(&identity)?;
         Ok(identity)
     }
 }
 
-/// Whether the same request will never be let in: the token is no good, or the node or its build is not wanted.
-/// A server with another CA refuses nothing (we never spoke); a full cluster may have room later.
-fn is_final(status: &Status) -> bool {
-    matches!(code_of(status), "token_unknown" | "token_expired" | "token_used" | "denied" | "invalid" | "removed" | "taken" | "too_old")
-        || matches!(status.code(), Code::InvalidArgument | Code::Unimplemented)
-}
-
 /// The certificate must be for our key and signed by the CA that the token names.
-fn check(seed: &str, reply: &v1::JoinReply, token: &JoinToken, node: NodeId, key: &[u8]) -> Result<ClusterId, JoinError> {
+fn check(seed: &str, gift: &LetIn, token: &JoinToken, node: NodeId, key: &[u8]) -> Result<ClusterId, JoinError> {
     let bad = |why: &str| JoinError::BadReply { address: seed.to_owned(), why: why.to_owned() };
-    if pki::ca_digest(&reply.ca) != token.ca_digest {
+    if pki::ca_digest(&gift.ca) != token.ca_digest {
         return Err(bad("its CA is not the token's"));
     }
-    if reply.node != node.to_string() {
+    if gift.node != node.to_string() {
         return Err(bad("it let in another node"));
     }
     // What it installs is what TLS will use: the same checks, made before anything is written.
     let trust = pki::Trust::new();
-    trust.install(&reply.certificate, key, &reply.ca).map_err(|source| JoinError::Reply { address: seed.to_owned(), source })?;
+    trust.install(&gift.certificate, key, &gift.ca).map_err(|source| JoinError::Reply { address: seed.to_owned(), source })?;
     let identity = trust.identity().expect("it was installed right above");
     if identity.subject != pki::Subject::Node(node) {
         return Err(bad("the certificate is another's"));
     }
     Ok(identity.cluster)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::drivers::api::refusal::refuse;
-
-    #[test]
-    fn only_what_stays_no_is_taken_for_a_no() {
-        for code in ["token_expired", "token_used", "token_unknown", "removed", "taken", "too_old", "invalid"] {
-            assert!(is_final(&refuse(code, "no")), "{code}");
-        }
-        for code in ["busy", "limit", "unavailable", "elsewhere", "internal"] {
-            assert!(!is_final(&refuse(code, "not now")), "{code}");
-        }
-        assert!(!is_final(&Status::unavailable("cannot reach 127.0.0.1:1")));
-        assert!(!is_final(&Status::deadline_exceeded("slow")));
-    }
 }

@@ -14,6 +14,7 @@ mod logs;
 mod peer;
 pub mod refusal;
 mod settle;
+pub mod unformed;
 pub mod watch;
 
 use self::{activity::Activity, door::Door, gate::Gate, join::Throttle, watch::Changes};

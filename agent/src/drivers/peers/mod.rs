@@ -4,6 +4,7 @@
 //! stream and a short queue of their own (`link`); a full queue drops them, which Raft is made for. Calls that take time
 //! run as tasks and end in exactly one input.
 
+pub mod join;
 mod link;
 mod report;
 mod snapshot;
