@@ -106,15 +106,20 @@ impl Replica {
         self.handover.take_if(|handover| handover.ticket == ticket);
     }
 
-    /// The leader gives a keyring again for the seat held here: new keys may have come into it.
-    pub(super) fn take_next_keys(&mut self, given: Keyring) {
-        let Some(ours) = &mut self.config.keyring else { return };
-        let Some(next) = given.next else { return };
+    /// The leader gives a keyring again for the seat held here: new keys may have come into it. False: they are not taken,
+    /// because those of the last change are still needed here (this node is behind), or these are an earlier leader's.
+    pub(super) fn take_next_keys(&mut self, given: Keyring) -> bool {
+        let Some(ours) = &mut self.config.keyring else { return false };
+        let Some(next) = given.next else { return true };
         let in_use = |keys: &NextKeys| self.state.rotation.as_ref().is_some_and(|r| r.ca == keys.ca || self.state.ca == keys.ca);
-        let keeps = |keys: &NextKeys| keys.term > next.term || *keys == next || in_use(keys);
-        if !ours.next.as_ref().is_some_and(keeps) {
-            ours.next = Some(next);
-            self.effects.push_back(Effect::Keyring(Some(ours.clone())));
+        match &ours.next {
+            Some(keys) if *keys == next => true,
+            Some(keys) if keys.term > next.term || in_use(keys) => false,
+            _ => {
+                ours.next = Some(next);
+                self.effects.push_back(Effect::Keyring(Some(ours.clone())));
+                true
+            }
         }
     }
 

@@ -77,8 +77,8 @@ impl Replica {
             return self.reply(ticket, Answer::Busy);
         }
         if held == Some(member) {
-            self.take_next_keys(keyring);
-            return self.reply(ticket, Answer::Written { index: self.applied, result: Written::Done });
+            let taken = self.take_next_keys(keyring);
+            return self.reply(ticket, if taken { Answer::Written { index: self.applied, result: Written::Done } } else { Answer::Busy });
         }
         if held.is_some_and(|held| held > member) {
             return self.refuse(ticket, "stale", format!("this node holds the newer seat {}", held.expect("just compared").0));
