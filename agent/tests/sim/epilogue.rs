@@ -42,7 +42,8 @@ impl Ending {
             1 if calm => Ending::NodeComes,
             2 if calm => Ending::TooFew(BelowMin::Stop),
             3 if world.options.services => Ending::TooFew(BelowMin::Pause),
-            4 => Ending::Promotion,
+            // Another node leads at its end, whose clock may say that an update's time is over.
+            4 if !world.options.services => Ending::Promotion,
             _ => Ending::Nothing,
         }
     }
