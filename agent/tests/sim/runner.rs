@@ -111,11 +111,8 @@ pub fn run(run: &Run) -> Results {
                     }
                     let seed = run.listed.get(turn as usize).copied().unwrap_or(run.start + turn.saturating_sub(listed));
                     let result = play_turn(Origin { seed, ..run.origin }, turn);
-                    if run.verbose {
-                        match &result {
-                            Ok(outcome) => println!("seed {seed} ok {:016x} {} events", outcome.hash, outcome.counts.of(Count::Events)),
-                            Err(why) => println!("seed {seed} FAILED {why}"),
-                        }
+                    if let (true, Ok(outcome)) = (run.verbose, &result) {
+                        println!("seed {seed} ok {:016x} {} events", outcome.hash, outcome.counts.of(Count::Events));
                     }
                     let mut results = results.lock().expect("no thread panics while it holds the results");
                     match result {
@@ -123,7 +120,13 @@ pub fn run(run: &Run) -> Results {
                             results.counts.merge(&outcome.counts);
                             results.passed += 1;
                         }
-                        Err(why) => results.failures.push((seed, why)),
+                        Err(why) => {
+                            // At once: a long run may be ended before it is over. A mutant's is what it is run for.
+                            if run.origin.mutant.is_none() {
+                                println!("seed {seed} FAILED {}", why.lines().next().unwrap_or_default());
+                            }
+                            results.failures.push((seed, why));
+                        }
                     }
                     if results.histories().is_multiple_of(SAID_EVERY) {
                         println!("... {} histories, {} failed", results.histories(), results.failures.len());
