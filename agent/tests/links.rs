@@ -282,16 +282,8 @@ fn status(places: &[(NodeId, String)]) -> StatusView {
         TaskRecord { number, service: "web".into(), version: 1, node: *node, wanted: true, seen, placed_ms: 0, started: false }
     };
     let specs = [(1, ServiceSpec::default())].into();
-    let record = ServiceRecord {
-        name: "web".into(),
-        version: 1,
-        specs,
-        replicas_by_hand: None,
-        roll: Roll::Done,
-        rolled_ms: 0,
-        previous: None,
-        healthy: false,
-    };
+    let record =
+        ServiceRecord { name: "web".into(), version: 1, specs, replicas_by_hand: None, roll: Roll::Done, previous: None, healthy: false };
     let tasks = places.iter().enumerate().map(task).collect();
     StatusView {
         cluster: ClusterId(1),

@@ -180,9 +180,7 @@ pub struct ServiceRecord {
     pub replicas_by_hand: Option<u32>,
     #[n(4)]
     pub roll: Roll,
-    /// When the newest version began to roll out.
-    #[n(5)]
-    pub rolled_ms: u64,
+    // 5 was another field's.
     /// The version before the newest, what `rollback` goes back to.
     #[n(6)]
     pub previous: Option<u64>,

@@ -8,6 +8,7 @@ use crate::{
         ids::{MemberId, NodeId, OperationId},
         instance::{InstanceSeen, InstanceState},
         node::NodeState,
+        service::Roll,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,8 @@ pub struct Observed {
     /// When this leader first saw each instance, and each node that is lost or on its way as such.
     noticed: BTreeMap<OperationId, u64>,
     ailing: BTreeMap<NodeId, u64>,
+    /// Versions of services that are being rolled out, and since when this leader sees it.
+    rolling: BTreeMap<String, (u64, u64)>,
     /// Instances the provider bills that the state had no live record of.
     strays: Vec<(OperationId, String)>,
     round_trips: BTreeMap<NodeId, u32>,
@@ -242,6 +245,22 @@ impl Observed {
         for operation in state.instances.keys() {
             self.noticed.entry(*operation).or_insert(now);
         }
+        self.watch_rolls(state, now);
+    }
+
+    fn watch_rolls(&mut self, state: &State, now: u64) {
+        let rolls = |name: &String| state.services.get(name).filter(|service| service.roll == Roll::Going).map(|service| service.version);
+        self.rolling.retain(|name, (version, _)| rolls(name) == Some(*version));
+        for name in state.services.keys() {
+            if let Some(version) = rolls(name) {
+                self.rolling.entry(name.clone()).or_insert((version, now));
+            }
+        }
+    }
+
+    /// Since when this leader sees the version being rolled out.
+    pub fn rolling_since(&self, service: &str, version: u64) -> Option<u64> {
+        self.rolling.get(service).filter(|(rolls, _)| *rolls == version).map(|(_, since)| *since)
     }
 
     /// When this leader first saw the instance. Never, if it has not watched yet: then it counts from now.

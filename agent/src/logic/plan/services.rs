@@ -313,7 +313,9 @@ impl<'a> Look<'a> {
             let why = if task.seen.error.is_empty() { "it ended" } else { task.seen.error.as_str() };
             return Some(format!("task {}.{} on {node} did not stay up: {why}", task.service, task.number.0));
         }
-        let took_ms = self.sight.stamp_ms().saturating_sub(self.service.rolled_ms);
+        // By this leader's own waiting: by the stamps, a leader whose clock is ahead would end what has just begun.
+        let began = self.sight.observed.rolling_since(&self.service.name, self.service.version).unwrap_or(self.sight.now.mono);
+        let took_ms = self.sight.now.mono.saturating_sub(began);
         (took_ms > self.service.spec().update.deadline_ms).then(|| {
             let why = self.unplaced.first().map(|why| format!(": {why}")).unwrap_or_default();
             format!("it was not done after {} s{why}", self.service.spec().update.deadline_ms / 1000)

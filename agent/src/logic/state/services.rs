@@ -58,7 +58,6 @@ impl State {
                     specs: BTreeMap::from([(1, spec)]),
                     replicas_by_hand: None,
                     roll: Roll::Going,
-                    rolled_ms: self.stamp_ms,
                     previous: None,
                     healthy: false,
                 };
@@ -70,7 +69,6 @@ impl State {
 
     /// Begins the next version. Tasks whose process may go on are carried over, unless it is a restart.
     fn new_version(&mut self, name: &str, spec: ServiceSpec, carry_over: bool) -> String {
-        let stamp = self.stamp_ms;
         let Some(service) = self.services.get_mut(name) else { return String::new() };
         if service.roll == Roll::Done && *service.spec() != spec {
             service.previous = Some(service.version);
@@ -86,7 +84,6 @@ impl State {
         service.version = next;
         service.specs.insert(next, spec);
         service.roll = Roll::Going;
-        service.rolled_ms = stamp;
         self.drop_unused_specs(name);
         format!("version {next}")
     }
