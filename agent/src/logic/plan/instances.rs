@@ -9,7 +9,7 @@ use crate::model::{
     command::Command,
     instance::{InstanceDesired, InstanceRecord, InstanceState, parameter},
     limits::{LAUNCH_PARAMETER_BYTES_MAX, LAUNCH_RETRY_MAX_MS, SPOT_REFUSED_FOR_MS},
-    node::{NodeRecord, NodeState},
+    node::{NodeRecord, NodeState, Role},
 };
 use std::collections::BTreeMap;
 
@@ -139,10 +139,23 @@ fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
             .filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me))
             .collect();
         victims.sort_by_key(|i| (worth(sight, i), u32::MAX - i.ordinal));
+        let mut stay = sight.state.nodes.values().filter(|n| can_lead(sight, n)).count();
         for victim in victims.into_iter().take(count - desired) {
+            if victim.node.and_then(|id| sight.state.nodes.get(&id)).is_some_and(|node| can_lead(sight, node)) {
+                // Somebody has to be left who may lead, also where this leader is a victim itself and the others only work.
+                if stay == 1 {
+                    continue;
+                }
+                stay -= 1;
+            }
             end(victim, decisions);
         }
     }
+}
+
+/// Whether this node could lead the cluster once all that are to leave it have left.
+fn can_lead(sight: &Sight, node: &NodeRecord) -> bool {
+    sight.is_ready(node) && node.admitted == Role::Manager && !sight.state.is_leaving(node)
 }
 
 /// What a launch decided now is made of.
