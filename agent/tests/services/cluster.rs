@@ -98,6 +98,7 @@ impl Cluster {
 
     /// One look of the plan: what it says of services and tasks is applied, and told.
     pub fn plan(&mut self) -> Vec<Command> {
+        self.observed.watch(&self.state, self.now.mono);
         let is_ours = |c: &Command| !matches!(c, Command::NodeState { .. } | Command::MemberAssign(_));
         let decisions = self.look(plan::decide).into_iter().filter_map(|d| if let Decision::Propose(c) = d { Some(c) } else { None });
         let commands: Vec<Command> = decisions.filter(is_ours).collect();
@@ -152,6 +153,12 @@ impl Cluster {
         for node in self.state.nodes.values().filter(|n| n.state != NodeState::Lost) {
             self.observed.hear(node.id, self.now.mono);
         }
+    }
+
+    /// Another node leads, whose clock is so far ahead.
+    pub fn changes_leader(&mut self, ahead_ms: u64) {
+        self.now.wall += ahead_ms;
+        self.observed = Observed::new(self.now.mono);
     }
 
     pub fn service(&self, name: &str) -> &ServiceRecord {

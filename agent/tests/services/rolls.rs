@@ -188,6 +188,21 @@ fn a_roll_that_takes_too_long_has_failed() {
 }
 
 #[test]
+fn a_leader_whose_clock_is_ahead_ends_no_roll() {
+    let mut cluster = running(ServiceSpec { memory: Some(600 << 20), ..spec("a", 3) });
+    let mut new = spec("b", 3);
+    (new.memory, new.update.deadline_ms) = (Some(600 << 20), 10_000);
+    cluster.set("web", new);
+    cluster.rest();
+    cluster.changes_leader(3_600_000);
+    cluster.rest();
+    assert_eq!(cluster.service("web").roll, Roll::Going);
+    cluster.pass(10_001);
+    cluster.rest();
+    assert!(stopped(&cluster).starts_with("it was not done after 10 s"));
+}
+
+#[test]
 fn what_a_process_need_not_notice_restarts_nothing() {
     let mut cluster = running(spec("a", 3));
     let numbers: Vec<_> = cluster.state.tasks.keys().copied().collect();
