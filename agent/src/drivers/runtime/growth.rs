@@ -45,7 +45,7 @@ impl Logs {
     /// Takes care of a task's log from here on.
     pub(super) fn watch(&self, number: TaskNumber) {
         let file = LogFile::in_folder(&self.tasks.folder(number));
-        complain(number, file.catch_up());
+        complain(number, file.catch_up(wall_ms()));
         let wd = self.growth.as_ref().and_then(|growth| growth.get_ref().watch(&file.log).ok()).unwrap_or(-1);
         self.watched().insert(number, wd);
         self.notify();

@@ -18,6 +18,8 @@ use std::{
 /// Looks remembered; when there are more, every second of the older half goes.
 const LOOKS_MAX: usize = 1024;
 const LOOK_BYTES: usize = 16;
+/// Files are stamped with the time of the last timer tick (kernel, CONFIG_HZ: 100 a second at the least), so behind the clock.
+const FILE_CLOCK_TICK_MS: u64 = 10;
 
 /// The file was this long at this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +64,18 @@ impl LogFile {
         Ok(true)
     }
 
-    /// For a file that grew while nobody looked: it had its length when it was last written to.
+    /// For a file that grew while nobody looked: it had its length when it was last written to, or now if that was just so.
     ///
     /// # Errors
     /// The disk's.
-    pub fn catch_up(&self) -> io::Result<()> {
+    pub fn catch_up(&self, now_ms: u64) -> io::Result<()> {
         let about = match fs::metadata(&self.log) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             about => about?,
         };
         let written = about.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        self.look(written).map(drop)
+        let just = now_ms.saturating_sub(written) <= FILE_CLOCK_TICK_MS;
+        self.look(if just { now_ms } else { written }).map(drop)
     }
 
     /// # Errors
