@@ -4,9 +4,16 @@ use super::ops::Ops;
 use super::options::Options;
 use crate::context::Context;
 use crate::message::Failure;
-use agent::drivers::script::{Arg, Exports, Modules, ScriptError, ScriptHost, ScriptOptions};
+use agent::drivers::{
+    script::{Arg, Exports, Modules, ScriptError, ScriptHost, ScriptOptions},
+    syscall,
+};
+use futures_lite::future::or;
+use std::time::Duration;
 
 const FILE: &str = "client.js";
+/// As in `discod`: code that did not run for so long is unmapped.
+const CODE_KEPT: Duration = Duration::from_secs(1);
 
 pub struct Script {
     host: ScriptHost,
@@ -67,12 +74,21 @@ impl Script {
     /// # Errors
     /// It throws, or is stopped.
     pub async fn call(&mut self, hook: &str, ops: &Ops) -> Result<(), Failure> {
-        let called = self.host.call(hook, vec![Arg::Handle], ops).await;
+        let called = or(self.host.call(hook, vec![Arg::Handle], ops), give_code_back()).await;
         called.map(drop).map_err(|e| {
             ops.take_failure()
                 .filter(|f| matches!(&e, ScriptError::Failed { message, .. } if message.contains(f.what())))
                 .map_or_else(|| broke(&e), |f| in_script(f, &e))
         })
+    }
+}
+
+/// A hook may wait for minutes, and what ran once would lie in memory meanwhile. Never ends.
+async fn give_code_back<T>() -> T {
+    loop {
+        async_io::Timer::after(CODE_KEPT).await;
+        // It saves memory and nothing else: without it all goes on.
+        let _ = syscall::release_code_pages();
     }
 }
 
