@@ -89,6 +89,7 @@ fn machines_that_were_all_stopped_are_started_again_and_none_is_launched() {
     };
     let before = ids(&project);
     cloud.client().stop_instances(&before).expect("EC2 stops them");
+    project.until("none of them answers", SOON, || project.status().is_none());
     let said = project.ok(&["bootstrap", "--yes"]);
     assert!(said.contains("runs again (") && said.contains("the cluster answers"), "{said}");
     assert_eq!((project.ready(), ids(&project)), (3, before), "{said}");
