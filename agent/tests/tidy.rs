@@ -292,3 +292,14 @@ fn the_words_of_a_rule_are_whole_words() {
     assert!(!has_word("unsafe_code", "unsafe") && has_word("let x = unsafe { y };", "unsafe"));
     assert_eq!(without_comment("let a = 1; // unsafe"), "let a = 1; ");
 }
+
+#[test]
+fn every_test_program_of_the_command_is_in_a_part() {
+    let parts = fs::read_to_string(Path::new(ROOT).join("scripts/test")).expect("it is there");
+    for entry in fs::read_dir(Path::new(ROOT).join("ctl/tests")).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("it is text").to_owned();
+        let runs = path.is_file() || path.join("main.rs").exists();
+        assert!(!runs || parts.contains(&format!("--test {name} ")), "scripts/test never runs ctl/tests/{name}");
+    }
+}
