@@ -1,12 +1,11 @@
 //! A leader that launches three machines at once from EC2: what it says and hears, and three nodes that join.
 
-use super::{Outcome, ScenarioError, at_rest, spoilt};
+use super::{Outcome, ScenarioError, at_rest, spoilt, while_scaling};
 use crate::{
     cluster::Cluster,
     ec2::{self, Ec2},
     load::{self, Identity},
     sampler::INTERVAL,
-    watch,
 };
 use proto::v1::{ConfigureRequest, write_request::Op};
 use std::{
@@ -66,12 +65,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     load::write(&first.address, &Identity { ca, certificate, key }, Op::Configure(configure))?;
     at_rest(&cluster)?;
 
-    let (scaled, seen) = watch::during(&cluster.dir(), || {
-        cluster.disco(&["scale", &NODES.to_string()])?;
-        cluster.wait_for("four ready nodes", |status| status.has_ready(NODES))?;
-        at_rest(&cluster)
-    });
-    scaled?;
+    let seen = while_scaling(&cluster, NODES)?;
     if ec2.launched() != NODES {
         return Err(ScenarioError::Spoilt(format!("{} machines were asked for, not {NODES}", ec2.launched())));
     }

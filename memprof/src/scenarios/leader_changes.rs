@@ -1,7 +1,7 @@
 //! Five leaders die, one after the other, and are started again: elections and repair must not add up.
 
-use super::{Outcome, ScenarioError, at_rest};
-use crate::{Measured, Sampler, cluster::Cluster, watch};
+use super::{Outcome, ScenarioError, at_rest, each_node};
+use crate::{cluster::Cluster, watch};
 use std::{path::Path, thread, time::Duration};
 
 pub(super) const CHANGING: &str = "leader-changes";
@@ -26,14 +26,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let mut outcomes: Vec<Outcome> = changing.collect();
 
     thread::sleep(SETTLE);
-    let samplers: Vec<_> = cluster.processes().into_iter().map(|(who, pid)| (who, Sampler::start(pid))).collect();
-    thread::sleep(WINDOW);
-    outcomes.extend(samplers.into_iter().map(|(who, sampler)| Outcome {
-        phase: AFTER,
-        who,
-        measured: Measured::of(&sampler.finish()),
-        note: format!("{CHANGES} leaders killed"),
-    }));
+    outcomes.extend(each_node(&cluster, &cluster.status()?, WINDOW, |_| (AFTER, format!("{CHANGES} leaders killed")))?);
     Ok(outcomes)
 }
 

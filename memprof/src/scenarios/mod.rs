@@ -20,6 +20,7 @@ use crate::{
     cluster::{Cluster, ClusterError, Node, Status},
     load::LoadError,
     sampler::{Measured, Sampler},
+    watch,
 };
 use std::{io, path::Path, thread, time::Duration};
 
@@ -111,6 +112,17 @@ fn at_rest(cluster: &Cluster) -> Result<(), ScenarioError> {
     }
     thread::sleep(REST);
     Ok(())
+}
+
+/// Measures every process of the cluster while it grows to so many nodes and comes to rest.
+fn while_scaling(cluster: &Cluster, nodes: usize) -> Result<Vec<(String, u32, Measured)>, ScenarioError> {
+    let (scaled, seen) = watch::during(&cluster.dir(), || {
+        cluster.disco(&["scale", &nodes.to_string()])?;
+        cluster.wait_for("as many ready nodes as wanted", |status| status.has_ready(nodes))?;
+        at_rest(cluster)
+    });
+    scaled?;
+    Ok(seen)
 }
 
 /// Those that run anywhere, and without being named.

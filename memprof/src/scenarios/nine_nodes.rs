@@ -1,10 +1,7 @@
 //! A cluster that grows from three nodes to nine, and its leader once a hundred tasks run there.
 
-use super::{Outcome, ScenarioError, at_rest, each_node};
-use crate::{
-    cluster::{Cluster, Node},
-    watch,
-};
+use super::{Outcome, ScenarioError, at_rest, each_node, while_scaling};
+use crate::cluster::{Cluster, Node};
 use std::{path::Path, thread, time::Duration};
 
 pub(super) const LAUNCHING: &str = "launching-six-nodes";
@@ -26,12 +23,7 @@ export function configure(cluster) {
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
     at_rest(&cluster)?;
-    let (scaled, launching) = watch::during(&cluster.dir(), || {
-        cluster.disco(&["scale", &NODES.to_string()])?;
-        cluster.wait_for("nine ready nodes", |status| status.has_ready(NODES))?;
-        at_rest(&cluster)
-    });
-    scaled?;
+    let launching = while_scaling(&cluster, NODES)?;
     let launched = |(who, _, measured)| Outcome { phase: LAUNCHING, who, measured, note: String::new() };
     let mut outcomes: Vec<Outcome> = launching.into_iter().map(launched).collect();
 
