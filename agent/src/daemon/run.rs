@@ -53,8 +53,6 @@ const STOPPED: u8 = 0;
 const BROKE: u8 = 2;
 /// After a burst of work this long passes before free memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(10);
-/// While there is work, code that did not run within this long is unmapped; what runs comes back by some hundred faults.
-const CODE_KEPT: Duration = Duration::from_secs(1);
 /// Work that nobody asked for (joining, elections, snapshots) leaves traces too: look again this often.
 const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.
@@ -452,8 +450,8 @@ fn reload(before: &Config) {
 /// process would stay at its peak.
 async fn give_memory_back(api: Arc<Api>) {
     loop {
-        for _ in 0..TRIM_AFTER.as_secs() / CODE_KEPT.as_secs() {
-            async_io::Timer::after(CODE_KEPT).await;
+        for _ in 0..TRIM_AFTER.as_secs() / syscall::CODE_KEPT.as_secs() {
+            async_io::Timer::after(syscall::CODE_KEPT).await;
             if let Err(error) = syscall::release_code_pages() {
                 log::debug!("cannot unmap code pages: {error}");
             }

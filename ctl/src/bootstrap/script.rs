@@ -9,11 +9,8 @@ use agent::drivers::{
     syscall,
 };
 use futures_lite::future::or;
-use std::time::Duration;
 
 const FILE: &str = "client.js";
-/// As in `discod`: code that did not run for so long is unmapped.
-const CODE_KEPT: Duration = Duration::from_secs(1);
 
 pub struct Script {
     host: ScriptHost,
@@ -86,7 +83,7 @@ impl Script {
 /// A hook may wait for minutes, and what ran once would lie in memory meanwhile. Never ends.
 async fn give_code_back<T>() -> T {
     loop {
-        async_io::Timer::after(CODE_KEPT).await;
+        async_io::Timer::after(syscall::CODE_KEPT).await;
         // It saves memory and nothing else: without it all goes on.
         let _ = syscall::release_code_pages();
     }

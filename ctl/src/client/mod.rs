@@ -8,6 +8,7 @@ mod requests;
 
 use crate::context::{Context, Identity};
 use crate::message::Failure;
+use agent::drivers::api::refusal::code_of;
 use agent::model::limits;
 use proto::v1::disco_client::DiscoClient;
 use proto::{Channel, ChannelLimits, REFUSES_OURS, REFUSES_THEIRS, Spawner};
@@ -271,7 +272,7 @@ impl Client {
                         let why = status.message();
                         let unreachable = format!("cannot reach {}: ", door.address);
                         // A worker's own door will not be a manager's soon; among several doors another one may be.
-                        let is_worker = matches!(self.key, Key::Socket) && says(&status, "not_a_manager");
+                        let is_worker = matches!(self.key, Key::Socket) && code_of(&status) == "not_a_manager";
                         reached |= !why.starts_with(&unreachable) && !is_worker;
                         tried.push((door.address.clone(), why.strip_prefix(&unreachable).unwrap_or(why).to_owned()));
                     }
@@ -298,14 +299,9 @@ impl Client {
 
 fn worth_another_try(status: &Status) -> bool {
     // gRPC has one word for "too much right now" and "more than is allowed"; ours (`disco-code`) tells them apart.
-    let limit = says(status, "limit");
+    let limit = code_of(status) == "limit";
     let passing = [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Aborted, Code::Unknown];
     passing.contains(&status.code()) && !limit
-}
-
-/// Whether a node gave this code for programs.
-fn says(status: &Status, code: &str) -> bool {
-    status.metadata().get("disco-code").is_some_and(|given| given == code)
 }
 
 /// The node answered something else than was asked.

@@ -1,6 +1,7 @@
 //! What can be asked, a method each.
 
 use super::{CallError, Client, mismatched, worth_another_try};
+use agent::drivers::api::refusal::code_of;
 use proto::v1::{self, read_reply, read_request, write_request};
 use std::time::Duration;
 use tonic::{Code, Status, Streaming};
@@ -121,8 +122,8 @@ impl Client {
 
 /// Nothing of it was begun.
 fn was_not_taken(status: &Status) -> bool {
-    let code = status.metadata().get("disco-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
-    status.message().starts_with("cannot reach ") || matches!(code, "busy" | "elsewhere" | "not_a_manager")
+    let sent_on = matches!(code_of(status), "busy" | "elsewhere" | "not_a_manager");
+    status.message().starts_with("cannot reach ") || sent_on
 }
 
 /// A request that may take longer than others.

@@ -443,6 +443,9 @@ pub fn trim_allocator() {
 /// Neighbouring code pages that come back together, see below.
 const CODE_CHUNK_BYTES: usize = 16 * 1024;
 
+/// While there is work, code that did not run within this long is unmapped; what runs comes back by some hundred faults.
+pub const CODE_KEPT: Duration = Duration::from_secs(1);
+
 /// Unmaps the pages of our own binary: code and constants that ran once and may not run again for long. They stay in
 /// the kernel's page cache and come back by a page fault each, so this costs microseconds and loses nothing.
 ///
