@@ -18,6 +18,17 @@ fn prefer(node: &str, role: &str) -> Op {
     Op::NodePrefer(v1::NodePrefer { node: node.into(), role: role.into() })
 }
 
+/// n1, which originated, and two managers that joined it.
+fn three_nodes() -> Vec<Daemon> {
+    let mut nodes = vec![Daemon::originate()];
+    nodes[0].until("it leads", |status| status.leader.is_some());
+    for name in ["n2", "n3"] {
+        let node = Daemon::join(name, &nodes[0].token("manager"), &[&nodes[0].address]);
+        nodes.push(node);
+    }
+    nodes
+}
+
 #[test]
 fn promotion_and_demotion_by_hand_are_swaps_or_are_refused() {
     let first = Daemon::originate();
@@ -209,12 +220,7 @@ fn asked_to_stop_a_node_leaves_its_tasks_or_ends_them_and_comes_back_as_it_was()
 
 #[test]
 fn the_leader_can_be_removed_and_a_new_node_takes_its_old_address() {
-    let mut nodes = vec![Daemon::originate()];
-    nodes[0].until("it leads", |status| status.leader.is_some());
-    for name in ["n2", "n3"] {
-        let node = Daemon::join(name, &nodes[0].token("manager"), &[&nodes[0].address]);
-        nodes.push(node);
-    }
+    let mut nodes = three_nodes();
     nodes[0].until("three managers", |status| status.voters.len() == 3);
     nodes[0].set("k", "v").expect("it leads");
     let token = nodes[0].token("manager");
@@ -238,12 +244,7 @@ fn the_leader_can_be_removed_and_a_new_node_takes_its_old_address() {
 
 #[test]
 fn a_leader_that_is_asked_to_stop_hands_on_before_it_goes() {
-    let mut nodes = vec![Daemon::originate()];
-    nodes[0].until("it leads", |status| status.leader.is_some());
-    for name in ["n2", "n3"] {
-        let node = Daemon::join(name, &nodes[0].token("manager"), &[&nodes[0].address]);
-        nodes.push(node);
-    }
+    let mut nodes = three_nodes();
     let whole = |status: &v1::Status| status.voters.len() == 3 && status.nodes.iter().all(|n| n.state == "ready");
     for _ in 0..2 {
         let status = nodes[0].until("three managers", |status| whole(status) && status.leader.is_some());

@@ -173,13 +173,19 @@ fn a_first_version_that_fails_goes_on_trying() {
     assert_eq!(cluster.service("web").roll, Roll::Done, "what it waited for came");
 }
 
-#[test]
-fn a_roll_that_takes_too_long_has_failed() {
+/// An update with ten seconds' time and no room for its copies.
+fn waiting_for_room() -> Cluster {
     let mut cluster = running(ServiceSpec { memory: Some(600 << 20), ..spec("a", 3) });
     let mut new = spec("b", 3);
     (new.memory, new.update.deadline_ms) = (Some(600 << 20), 10_000);
     cluster.set("web", new);
     cluster.rest();
+    cluster
+}
+
+#[test]
+fn a_roll_that_takes_too_long_has_failed() {
+    let mut cluster = waiting_for_room();
     assert_eq!(cluster.service("web").roll, Roll::Going, "there is no room to start first");
     cluster.pass(10_001);
     cluster.rest();
@@ -189,11 +195,7 @@ fn a_roll_that_takes_too_long_has_failed() {
 
 #[test]
 fn a_leader_whose_clock_is_ahead_ends_no_roll() {
-    let mut cluster = running(ServiceSpec { memory: Some(600 << 20), ..spec("a", 3) });
-    let mut new = spec("b", 3);
-    (new.memory, new.update.deadline_ms) = (Some(600 << 20), 10_000);
-    cluster.set("web", new);
-    cluster.rest();
+    let mut cluster = waiting_for_room();
     cluster.changes_leader(3_600_000);
     cluster.rest();
     assert_eq!(cluster.service("web").roll, Roll::Going);
