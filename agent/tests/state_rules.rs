@@ -121,6 +121,22 @@ fn a_removed_node_stays_out_and_malformed_joiners_are_named() {
 }
 
 #[test]
+fn a_leaders_word_that_a_node_is_there_says_nothing_of_draining() {
+    let mut log = Log::new();
+    log.token("t", HOUR, 1);
+    log.join("t", joiner(2));
+    let node = NodeId(2);
+    // The leader's word and the person's are under way at the same time: whichever comes last, the person's counts.
+    for (drain, seen, comes_to) in [(true, NodeState::Ready, NodeState::Draining), (false, NodeState::Draining, NodeState::Ready)] {
+        log.apply(Command::NodeState { node, state: NodeState::Lost, reason: "silent for 6.0 s".into() });
+        log.apply(Command::NodeDrain { node, drain });
+        assert_eq!(log.state.nodes[&node].state, NodeState::Lost);
+        log.apply(Command::NodeState { node, state: seen, reason: "heard again".into() });
+        assert_eq!(log.state.nodes[&node].state, comes_to);
+    }
+}
+
+#[test]
 fn launches_stop_at_the_brakes() {
     let mut log = Log::new();
     log.apply(Command::Configure(SettingsChange { max_nodes: Some(3), max_launches_per_hour: Some(4), ..SettingsChange::default() }));

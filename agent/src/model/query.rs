@@ -165,7 +165,7 @@ pub enum Answer {
         index: u64,
         view: View,
     },
-    /// Ask this node instead: it leads.
+    /// Ask this node instead: it leads. (The one that answers: ask again, it has only just begun to lead.)
     Elsewhere {
         leader: NodeId,
         address: String,

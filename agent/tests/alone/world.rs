@@ -31,7 +31,7 @@ pub struct World {
     pub tried: Vec<Way>,
 }
 
-fn config(originate: bool) -> Config {
+pub fn config(originate: bool) -> Config {
     Config {
         node: NodeId(1),
         boot: 7,

@@ -40,8 +40,8 @@ pub struct Workload {
     outsiders_wait: u32,
     tokens: BTreeMap<String, u32>,
     pub values: u64,
-    /// Of every CA that ever was to be one.
-    pub ca_keys: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Certificate and key of every CA that ever was to be one, in the order in which they were asked for.
+    pub ca_keys: Vec<(Vec<u8>, Vec<u8>)>,
     pub vanished_at: Option<u64>,
     /// Clients finish what they have and start nothing new.
     pub closing: bool,
@@ -116,10 +116,24 @@ impl Workload {
         assert!(launches <= self.max_launches as usize, "violation: {launches} launches, the brake is at {}", self.max_launches);
     }
 
-    /// Whether these keys are those of this CA.
+    /// Whether the keyring is that of this CA.
+    pub fn is_of(&self, keyring: &Keyring, ca: &[u8]) -> bool {
+        keyring.ca_key == self.ca_keys[self.age_of(ca)].1
+    }
+
+    /// The same, or it holds its keys beside those of another.
     pub fn can_sign(&self, keyring: &Keyring, ca: &[u8]) -> bool {
-        let key = self.ca_keys.get(ca).expect("no other CA was asked for");
-        keyring.ca_key == *key || keyring.next.as_ref().is_some_and(|next| next.ca == ca && next.ca_key == *key)
+        let key = &self.ca_keys[self.age_of(ca)].1;
+        self.is_of(keyring, ca) || keyring.next.as_ref().is_some_and(|next| next.ca == ca && next.ca_key == *key)
+    }
+
+    /// Whether it is that of a CA that came later.
+    pub fn is_past(&self, keyring: &Keyring, ca: &[u8]) -> bool {
+        self.ca_keys[self.age_of(ca) + 1..].iter().any(|(_, key)| keyring.ca_key == *key)
+    }
+
+    fn age_of(&self, ca: &[u8]) -> usize {
+        self.ca_keys.iter().position(|(known, _)| known == ca).expect("no other CA was asked for")
     }
 
     pub fn admin_is_idle(&self) -> bool {

@@ -174,7 +174,7 @@ impl World {
         let host = self.add_machine("10.0.0.1:5080".into(), Some("i-1".into()), String::new(), Vec::new());
         let cluster = ClusterId(self.rng.next());
         let (ca, ca_key) = (vec![0xca; 64], self.rng.bytes(48));
-        self.workload.ca_keys.insert(ca.clone(), ca_key.clone());
+        self.workload.ca_keys.push((ca.clone(), ca_key.clone()));
         self.machines[host].held = Held::of(&ca);
         let keyring = Keyring { ca_key, join_key: self.rng.bytes(32), secrets_key: self.rng.bytes(32), epoch: 0, next: None };
         self.machines[host].disk.keyring = Some(keyring);
@@ -373,6 +373,7 @@ impl World {
             self.cloud.set(&id, InstanceState::Running);
         }
         self.note(3, host as u64, || format!("n{host} starts"));
+        self.check_keyring_opens(host);
         let (boot, mono_base, seed) = (self.rng.next(), self.rng.below(1 << 40), self.rng.next());
         let world = self.now;
         let machine = &mut self.machines[host];

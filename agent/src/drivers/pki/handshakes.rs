@@ -216,6 +216,13 @@ fn two_authorities_are_believed_while_one_gives_way_and_only_the_new_one_after()
     peer.learn(&told(&[&new], false, 4)).expect("it has a certificate");
     assert!(gets_through(&peer, &manager) && !gets_through(&behind, &manager) && !gets_through(&manager, &behind));
     assert_eq!(behind.learn(&told(&[&new], false, 4)), Err(PkiError::LeftBehind));
+    // A manager whose log is behind holds the old keyring still, and must start with it.
+    manager.set_keyring(Some(&keys)).expect("the new keys are in it");
+    let key = new_key();
+    let csr = new_csr(&key).expect("good");
+    let signed = manager.renew(NodeId(4), &public_key(&key).expect("good"), &csr).expect("it has a key that is believed");
+    installed(&new, &signed, &key);
+    assert!(manager.set_keyring(Some(&keyring(&old))).is_err(), "it could sign nothing that is believed");
     let after = keyring(&new);
     manager.set_keyring(Some(&after)).expect("the new one alone");
     // A renewal by the one that was dropped is none, and a certificate of it that is left on disk is passed over.

@@ -172,20 +172,25 @@ impl Trust {
     /// Takes the power to sign, or gives it up.
     ///
     /// # Errors
-    /// A CA key is damaged, or that of no CA believed here.
+    /// A CA key is damaged, or none is that of a CA believed here.
     pub fn set_keyring(&self, keyring: Option<&Keyring>) -> Result<(), PkiError> {
         let mut signers = Vec::new();
         if let Some(keyring) = keyring {
             let known = self.shown()?.known.clone();
-            // The process may have ended between the two files: the keyring may be one step ahead of the CAs.
+            // The process may have ended between the two files: the keyring may be one step ahead of the CAs. Or behind, with
+            // the keys of the new one beside those of the one dropped: a report brings word of its end before the log does.
             let mut opened = Err(PkiError::NoCluster);
             for ca in &known.trusted {
                 opened = opened.or_else(|_| Authority::open(&keyring.ca_key, &ca.0));
             }
-            signers.push(Arc::new(opened?));
-            if let Some(next) = &keyring.next {
-                signers.push(Arc::new(Authority::open(&next.ca_key, &next.ca)?));
+            let next = keyring.next.as_ref().map(|next| Authority::open(&next.ca_key, &next.ca).map(|signer| (signer, &next.ca)));
+            let next = next.transpose()?;
+            match opened {
+                Ok(signer) => signers.push(Arc::new(signer)),
+                Err(_) if next.as_ref().is_some_and(|(_, ca)| known.trusted.iter().any(|known| known.0 == **ca)) => {}
+                Err(error) => return Err(error),
             }
+            signers.extend(next.map(|(signer, _)| Arc::new(signer)));
         }
         *self.signers.write().unwrap_or_else(PoisonError::into_inner) = signers;
         Ok(())

@@ -77,6 +77,11 @@ impl Replica {
             let answer = self.elsewhere();
             return self.reply(ticket, answer);
         }
+        let by_state =
+            matches!(op, Op::TokenCreate { .. } | Op::NodeRemove(_) | Op::NodeDrain { .. } | Op::NodePrefer { .. } | Op::CaRotate(_));
+        if by_state && !self.leads_settled() {
+            return self.ask_again(ticket);
+        }
         let mut token = None;
         let command = match op {
             Op::Scale(nodes) => Command::Scale(nodes),
@@ -147,6 +152,9 @@ impl Replica {
         if self.leading.is_none() {
             let answer = self.elsewhere();
             return self.reply(ticket, answer);
+        }
+        if !self.leads_settled() {
+            return self.ask_again(ticket);
         }
         let Some(keyring) = &self.config.keyring else { return self.reply(ticket, Answer::Busy) };
         let credential = match token::check_launch(keyring, self.state.cluster, secret) {
@@ -388,6 +396,11 @@ impl Replica {
             Some((leader, address)) if leader != self.config.node => Answer::Elsewhere { leader, address },
             _ => self.unavailable(),
         }
+    }
+
+    /// It leads, and has not applied yet all that earlier leaders decided: by its state it would refuse what they granted.
+    fn ask_again(&mut self, ticket: Ticket) {
+        self.reply(ticket, Answer::Elsewhere { leader: self.config.node, address: self.config.address.clone() });
     }
 
     /// Why nothing can be decided now.

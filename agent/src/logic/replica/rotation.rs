@@ -6,7 +6,10 @@
 
 use super::Replica;
 use crate::{
-    logic::plan::{Call, CallKey},
+    logic::{
+        plan::{Call, CallKey},
+        token,
+    },
     model::{
         authority::{Authorities, NextKeys, Papers},
         codec,
@@ -109,18 +112,25 @@ impl Replica {
     /// The leader gives a keyring again for the seat held here: new keys may have come into it. False: they are not taken,
     /// because those of the last change are still needed here (this node is behind), or these are an earlier leader's.
     pub(super) fn take_next_keys(&mut self, given: Keyring) -> bool {
-        let Some(ours) = &mut self.config.keyring else { return false };
+        let Some(ours) = &self.config.keyring else { return false };
         let Some(next) = given.next else { return true };
-        let in_use = |keys: &NextKeys| self.state.rotation.as_ref().is_some_and(|r| r.ca == keys.ca || self.state.ca == keys.ca);
         match &ours.next {
-            Some(keys) if *keys == next => true,
-            Some(keys) if keys.term > next.term || in_use(keys) => false,
-            _ => {
-                ours.next = Some(next);
-                self.effects.push_back(Effect::Keyring(Some(ours.clone())));
-                true
-            }
+            Some(keys) if *keys == next => return true,
+            Some(keys) if keys.term > next.term || self.needs_keys_of(&keys.ca) => return false,
+            _ => {}
         }
+        let ours = Keyring { next: Some(next), ..ours.clone() };
+        self.effects.push_back(Effect::Keyring(Some(ours.clone())));
+        self.config.keyring = Some(ours);
+        true
+    }
+
+    /// It is taking over, or has, and its keys are not the keyring yet. Who is far behind may not have applied that it began:
+    /// the certificates here, of which reports bring word as well, tell. (Before they are known nothing is given up.)
+    fn needs_keys_of(&self, ca: &[u8]) -> bool {
+        let takes_over = self.state.rotation.as_ref().is_some_and(|r| r.ca == ca || self.state.ca == ca);
+        let mark = token::ca_mark(ca);
+        takes_over || self.papers.is_none_or(|papers| [papers.believes, papers.certified, papers.shows].contains(&mark))
     }
 
     /// The new CA is the only one: its keys are the keyring now.

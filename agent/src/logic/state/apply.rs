@@ -205,6 +205,12 @@ impl State {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Outcome::refused("not_found", format!("no node {id}"));
         };
+        // The leader saw that it is there. Whether it is drained a person may have changed since: what stands here counts.
+        let state = match state {
+            NodeState::Ready | NodeState::Draining if node.drained => NodeState::Draining,
+            NodeState::Ready | NodeState::Draining => NodeState::Ready,
+            NodeState::Joining | NodeState::Lost => state,
+        };
         let before = node.state;
         if before == state {
             return Outcome::Done;
