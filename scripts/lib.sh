@@ -63,18 +63,37 @@ name_commit() {
     export DISCO_COMMIT=$commit
 }
 
-# Builds target/bin/{disco,discod}: one static file each, as they ship.
-build_release() {
+# Builds target/bin/{disco,discod}: one static file each, with the options of those that ship.
+build_release() { release_of -p agent -p ctl && link_release disco discod; }
+# Builds target/bin/memprof: who asks must not be what is slow. On its own, so that its features do not reach the programs above.
+build_memprof() { release_of -p memprof && link_release memprof; }
+release_of() {
     need_toolchain
     name_commit
-    local triple
-    triple=$(host)
     # Not position-independent: relocated pointers would be a megabyte of private memory in each process.
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no" \
-        cargo build --release --locked --target "$triple" -p agent -p ctl --bins || return
+        cargo build --release --locked --target "$(host)" "$@" --bins
+}
+link_release() {
     mkdir -p target/bin
     # Links, not copies: what runs is what was built last.
-    ln -sf "../$triple/release/disco" "../$triple/release/discod" target/bin/
+    ln -sf "${@/#/../$(host)/release/}" target/bin/
+}
+
+# bare_cluster BIN FOLDER: three nodes in that new folder, with nothing declared: the control plane alone.
+bare_cluster() {
+    local name
+    name=$(basename "$2")
+    mkdir "$2"
+    "$1/disco" --dir "$2" init --provider local >/dev/null 2>&1 || return
+    sed -i "s/name: \"[a-z]*\", provider/name: \"$name\", provider/" "$2/client.js"
+    cat >"$2/cluster.js" <<EOF_JS
+export async function init() {
+  return new Cluster({ name: "$name", provider: await LocalProvider.init({ name: "local" }) });
+}
+export function configure() {}
+EOF_JS
+    "$1/disco" --dir "$2" bootstrap --yes >/dev/null 2>"$2/bootstrap.log" || { cat "$2/bootstrap.log" >&2; return 1; }
 }
 
 # end_instances DIR: ends what still runs from a project folder's own copies of discod, then their tasks, and nothing else.
