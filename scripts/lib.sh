@@ -114,6 +114,20 @@ end_instances() {
             kill -9 "$pid" 2>/dev/null || true
         done
     done
+    for file in "$dir"/.disco/instances/*/data/identity.toml; do
+        [ -f "$file" ] || continue
+        remove_groups "$(sed -n 's/^node *= *"\([0-9a-f]*\)".*/\1/p' "$file")"
+    done
+}
+
+# remove_groups NODE: the control groups that a node of this id kept its tasks in. What was killed may take a moment to go.
+remove_groups() {
+    [ -n "$1" ] || return 0
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        find /sys/fs/cgroup -depth -type d -path "*/disco-$1*" -exec rmdir {} \; 2>/dev/null || true
+        [ -n "$(find /sys/fs/cgroup -type d -name "disco-$1" 2>/dev/null)" ] || return 0
+        sleep 0.1
+    done
 }
 
 # tasks_at ADDRESS: processes that a node of this address started as tasks; it told them so.
