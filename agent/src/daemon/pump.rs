@@ -7,6 +7,7 @@ use crate::{
     drivers::{
         api::{
             Api,
+            activity::Work,
             door::{Door, Inbox},
         },
         peers::Peers,
@@ -84,6 +85,9 @@ impl Pump {
 
     fn take_in(&mut self, input: Input) {
         self.notebook.note(&input);
+        if matches!(input, Input::Provided { .. }) {
+            self.api.activity.note(Work::Routine);
+        }
         self.replica.handle(input, self.clock.now());
     }
 
@@ -110,6 +114,7 @@ impl Pump {
                     self.peers.keep_only(&access);
                     self.api.gate.learn(access);
                 }
+                self.api.activity.note(Work::Routine);
                 self.api.changes.notify();
             }
             // Written before the next effect, which may be the answer that promises it.
@@ -120,7 +125,7 @@ impl Pump {
             }
             Effect::Assignment(orders) => self.notebook.assign(&orders),
             Effect::Task(call) => {
-                self.api.activity.note();
+                self.api.activity.note(Work::Asked);
                 self.runtime.carry_out(call);
             }
             Effect::Script { id, call } => self.script.call(id, call),

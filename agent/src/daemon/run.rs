@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     drivers::{
-        api::{Api, door},
+        api::{Api, activity::Work, door},
         artifacts::Artifacts,
         peers::Peers,
         pki::{self, Doorkeeper, FilesError, JoinToken, KeyFiles, PkiError, Trust},
@@ -51,9 +51,9 @@ use std::{fs::File, io, os::unix::net::UnixDatagram, process::ExitCode, sync::Ar
 const STOPPED: u8 = 0;
 /// It broke, or was asked something it does not understand.
 const BROKE: u8 = 2;
-/// After a burst of work this long passes before free memory is given back.
+/// After work that was asked for this long passes before free memory is given back: more of it is likely.
 const TRIM_AFTER: Duration = Duration::from_secs(10);
-/// Work that nobody asked for (joining, elections, snapshots) leaves traces too: look again this often.
+/// Work that nobody noted leaves traces too: look again this often.
 const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -449,16 +449,25 @@ fn reload(before: &Config) {
 /// The allocator keeps what a burst needed, and the kernel the code that starting and joining ran once; without this the
 /// process would stay at its peak.
 async fn give_memory_back(api: Arc<Api>) {
+    let mut work = Work::Asked;
     loop {
-        for _ in 0..TRIM_AFTER.as_secs() / syscall::CODE_KEPT.as_secs() {
+        let looks = match work {
+            Work::Asked => TRIM_AFTER.as_secs() / syscall::CODE_KEPT.as_secs(),
+            Work::Routine => 1,
+        };
+        for _ in 0..looks {
             async_io::Timer::after(syscall::CODE_KEPT).await;
             if let Err(error) = syscall::release_code_pages() {
                 log::debug!("cannot unmap code pages: {error}");
             }
         }
         syscall::trim_allocator();
-        or(api.activity.wait(), async {
+        if let Err(error) = syscall::release_stack() {
+            log::debug!("cannot give back the stack: {error}");
+        }
+        work = or(api.activity.wait(), async {
             async_io::Timer::after(TRIM_AT_LEAST_EVERY).await;
+            Work::Routine
         })
         .await;
     }

@@ -1,6 +1,7 @@
-//! Where this program's own file lies in memory.
+//! Where this program's own file and its stack lie in memory.
 //!
-//! Code and constants are pages of the file, shared with the page cache: the process may let go of them at any time.
+//! Code and constants are pages of the file, shared with the page cache: the process may let go of them at any time. And
+//! of what its stack had grown to.
 
 use std::{
     fs::{self, File},
@@ -39,6 +40,22 @@ fn look() -> io::Result<Vec<Range<usize>>> {
         }
     }
     Ok(ranges)
+}
+
+/// The main thread's stack, as far as it has ever grown.
+///
+/// # Errors
+/// As reading `/proc/self`.
+pub(super) fn of_stack() -> io::Result<Option<Range<usize>>> {
+    // proc_pid_maps(5): start-end, …, and what it is.
+    for line in BufReader::new(File::open("/proc/self/maps")?).lines() {
+        let line = line?;
+        if let Some((start, rest)) = line.split_once('-').filter(|_| line.ends_with("[stack]")) {
+            let end = rest.split(' ').next().and_then(address);
+            return Ok(address(start).zip(end).map(|(start, end)| start..end));
+        }
+    }
+    Ok(None)
 }
 
 fn address(text: &str) -> Option<usize> {

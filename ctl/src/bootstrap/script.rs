@@ -71,7 +71,7 @@ impl Script {
     /// # Errors
     /// It throws, or is stopped.
     pub async fn call(&mut self, hook: &str, ops: &Ops) -> Result<(), Failure> {
-        let called = or(self.host.call(hook, vec![Arg::Handle], ops), give_code_back()).await;
+        let called = or(self.host.call(hook, vec![Arg::Handle], ops), give_memory_back()).await;
         called.map(drop).map_err(|e| {
             ops.take_failure()
                 .filter(|f| matches!(&e, ScriptError::Failed { message, .. } if message.contains(f.what())))
@@ -80,11 +80,12 @@ impl Script {
     }
 }
 
-/// A hook may wait for minutes, and what ran once would lie in memory meanwhile. Never ends.
-async fn give_code_back<T>() -> T {
+/// A hook may wait for minutes, and code that ran once and what deep calls needed of the stack would lie in memory meanwhile. Never ends.
+async fn give_memory_back<T>() -> T {
     loop {
         async_io::Timer::after(syscall::CODE_KEPT).await;
         // It saves memory and nothing else: without it all goes on.
+        let _ = syscall::release_stack();
         let _ = syscall::release_code_pages();
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{
     Api,
+    activity::Work,
     join::{REFUSAL_DELAY, Throttle},
     refusal::code_of,
 };
@@ -60,7 +61,7 @@ async fn answer(api: &Arc<Api>, request: &Request<()>) -> Result<Response<Body>,
     admit(api, request).await?;
     let busy = || no(StatusCode::TOO_MANY_REQUESTS, "this node sends as many programs as it can; ask another one, or later");
     let place = api.fetches.clone().try_acquire_arc().ok_or_else(busy)?;
-    api.activity.note();
+    api.activity.note(Work::Asked);
     let unreadable = |error: io::Error| (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the program: {error}"));
     let outgoing = api.artifacts.send(wanted).await.map_err(unreadable)?;
     let outgoing = outgoing.ok_or_else(|| no(StatusCode::NOT_FOUND, "this node does not have that program"))?;

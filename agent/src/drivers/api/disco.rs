@@ -1,6 +1,6 @@
 //! The service for people: administrators and managers only.
 
-use super::{Api, convert, logs, refusal, refusal::refuse, unsigned, watch};
+use super::{Api, activity::Work, convert, logs, refusal, refusal::refuse, unsigned, watch};
 use crate::model::query::{Answer, Principal, Query, Request as Ask, View};
 use futures_lite::Stream;
 use proto::v1::{self, disco_server::Disco, forward_reply::Reply, forward_request::Request as Wire};
@@ -13,7 +13,7 @@ pub struct DiscoService(pub Arc<Api>);
 impl Disco for DiscoService {
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteReply>, Status> {
         let principal = self.0.gate.person(&request, "change the cluster")?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         match self.0.settle(principal, Wire::Write(request.into_inner())).await? {
             Reply::Write(reply) => Ok(Response::new(reply)),
             _ => Err(wrong_reply()),
@@ -22,7 +22,7 @@ impl Disco for DiscoService {
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadReply>, Status> {
         let principal = self.0.gate.person(&request, "read the cluster's state")?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         match self.0.settle(principal, Wire::Read(request.into_inner())).await? {
             Reply::Read(reply) => Ok(Response::new(reply)),
             _ => Err(wrong_reply()),
@@ -41,7 +41,7 @@ impl Disco for DiscoService {
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
         let principal = self.0.gate.person(&request, "plan changes")?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         match self.0.settle(principal, Wire::Plan(request.into_inner())).await? {
             Reply::Plan(reply) => Ok(Response::new(reply)),
             _ => Err(wrong_reply()),
@@ -50,7 +50,7 @@ impl Disco for DiscoService {
 
     async fn eval(&self, request: Request<v1::EvalRequest>) -> Result<Response<v1::EvalReply>, Status> {
         let principal = self.0.gate.person(&request, "evaluate expressions")?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         match self.0.settle(principal, Wire::Eval(request.into_inner())).await? {
             Reply::Eval(reply) => Ok(Response::new(reply)),
             _ => Err(wrong_reply()),
@@ -71,7 +71,7 @@ impl Disco for DiscoService {
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let principal = self.0.gate.person(&request, "read logs")?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         let (api, (caller, wanted)) = (self.0.clone(), super::apart(request));
         let allowed = move || api.gate.person(&caller, "read logs").map(drop);
         Ok(Response::new(logs::while_allowed(logs::merged(self.0.clone(), principal, wanted).await?, allowed)))

@@ -3,7 +3,7 @@
 //! Tokens have 128 random bits and more; guessing is hopeless at any speed. What the limits keep away is the work: a
 //! bucket for all joiners together, and a refusal that comes late and holds one of few places while it waits.
 
-use super::{Api, refusal::refuse, unsigned};
+use super::{Api, activity::Work, refusal::refuse, unsigned};
 use crate::{
     drivers::pki,
     model::{
@@ -36,7 +36,7 @@ impl Join for JoinService {
             return Err(too_many());
         }
         let _place = self.0.throttle.places.try_acquire().ok_or_else(too_many)?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         let wire = Wire::Join(v1::JoinForward { request: Some(request.into_inner()) });
         match self.0.settle(Principal::Joiner, wire).await {
             Ok(Reply::Join(reply)) => Ok(Response::new(reply)),

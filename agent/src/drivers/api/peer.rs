@@ -5,7 +5,7 @@
 //! answer to its last report (`Access`), so that it needs to trust no other node's word even then: before the first
 //! answer nobody may give it a seat, and it asks about once a second.
 
-use super::{Api, convert, logs, refusal, unsigned};
+use super::{Api, activity::Work, convert, logs, refusal, unsigned};
 use crate::model::{
     authority::Authorities,
     codec,
@@ -66,7 +66,7 @@ impl Peer for PeerService {
             return Err(refusal::refuse("invalid", format!("{} of {total} bytes came", data.len())));
         }
         self.hand_in(Input::Snapshot { from, to, message: head.message, data }).await?;
-        self.0.activity.note();
+        self.0.activity.note(Work::Asked);
         Ok(Response::new(Done {}))
     }
 

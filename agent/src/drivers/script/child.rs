@@ -299,11 +299,12 @@ impl Executor {
 }
 
 /// Gives back what a waiting script does not need: garbage (Boa by itself collects when a megabyte of it has come together),
-/// free heap, and the pages of the interpreter's code.
+/// free heap, what of the stack deep calls needed, and the pages of the interpreter's code.
 fn rest() {
     boa_gc::force_collect();
     syscall::trim_allocator();
     // Best effort: whoever waits with all pages mapped waits as well.
+    let _ = syscall::release_stack();
     let _ = syscall::release_code_pages();
 }
 

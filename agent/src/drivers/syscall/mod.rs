@@ -440,6 +440,28 @@ pub fn trim_allocator() {
     }
 }
 
+/// What the functions that let go of the stack stand on themselves, far more than they need.
+const STACK_KEPT_BYTES: usize = 64 * 1024;
+
+/// Gives back the pages of the main thread's stack that a deep call once needed; nothing on another thread.
+///
+/// # Errors
+/// As reading /proc/self/maps, and madvise(2)'s.
+#[inline(never)]
+pub fn release_stack() -> io::Result<()> {
+    let here = 0_u8;
+    let here = &raw const here as usize;
+    let Some(stack) = mappings::of_stack()?.filter(|stack| stack.contains(&here)) else { return Ok(()) };
+    // A multiple of every page size that Linux has on our machines.
+    let end = here.saturating_sub(STACK_KEPT_BYTES) / STACK_KEPT_BYTES * STACK_KEPT_BYTES;
+    if end <= stack.start {
+        return Ok(());
+    }
+    // SAFETY: the stack grows down, so nothing lives this far below a local variable of the running function but frames
+    // that have returned; a call or signal that comes this deep again finds zeroed pages, which it writes before it reads.
+    check(unsafe { libc::madvise(stack.start as *mut libc::c_void, end - stack.start, libc::MADV_DONTNEED) }).map(drop)
+}
+
 /// Neighbouring code pages that come back together, see below.
 const CODE_CHUNK_BYTES: usize = 16 * 1024;
 
