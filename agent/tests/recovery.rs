@@ -23,6 +23,29 @@ fn stale_status(node: &Daemon) -> v1::Status {
     }
 }
 
+#[test]
+fn of_two_nodes_the_one_that_only_learned_goes_on_without_the_one_that_voted() {
+    let mut voter = Daemon::originate();
+    voter.until("it leads", |status| status.leader.is_some());
+    let learner = Daemon::join("n2", &voter.token("manager"), &[&voter.address]);
+    let status = voter.until("a voter and a learner", |status| status.voters.len() == 1 && status.learners.len() == 1);
+    voter.set("k", "v").expect("it leads");
+    until("the learner has it", BOUND, || learner.value("k").ok().flatten());
+    let lost = id_of(&status, "n1");
+    voter.kill();
+
+    // It never asks for a vote, and yet it does not wait for its leader for ever.
+    let refused = until("a write is refused by name", BOUND, || {
+        learner.set("k", "w").err().filter(|status| status.message().contains("no majority of the 1 managers: waiting for n1 (127."))
+    });
+    assert_eq!(refused.code(), Code::Unavailable);
+    let view = until("it sees whom it misses", BOUND, || recover(&learner, &[]).ok().filter(|view| view.missing.len() == 1));
+    assert_eq!(view.missing[0].id, lost);
+    recover(&learner, &[lost]).expect("the only voter is lost");
+    learner.until("it leads alone", |status| status.leader.is_some() && status.voters.len() == 1 && status.nodes.len() == 1);
+    assert_eq!(learner.value("k").expect("it leads").as_deref(), Some("v"));
+}
+
 fn id_of(status: &v1::Status, name: &str) -> String {
     status.nodes.iter().find(|n| n.name == name).expect("it is in the cluster").id.clone()
 }

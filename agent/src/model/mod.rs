@@ -13,6 +13,7 @@ pub mod io;
 pub mod limits;
 pub mod node;
 pub mod query;
+pub mod recovery;
 pub mod script;
 pub mod service;
 pub mod settings;

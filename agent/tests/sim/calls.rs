@@ -20,6 +20,8 @@ use std::rc::Rc;
 
 /// As the driver has it.
 const REPORT_TRIES_MAX: usize = 12;
+/// How often a person looks for the answer.
+const ASKED_EVERY_MS: u64 = 10;
 
 pub struct Call {
     pub caller: Caller,
@@ -32,7 +34,7 @@ pub enum Caller {
     Client(usize),
     /// The administrator of the workload.
     Admin,
-    /// Whoever performs a play.
+    /// Whoever performs a play, or a person in an ending.
     Stage,
     /// A hook of the script, which ran in this term.
     Script {
@@ -140,6 +142,18 @@ impl World {
             }
         }
         call
+    }
+
+    /// One call of a person at a machine (or at whoever leads), and the world goes on until it ends.
+    pub fn ask(&mut self, host: Option<usize>, request: Request, patience_ms: u64) -> Option<Answer> {
+        let to = host.or_else(|| self.leader());
+        self.heard = None;
+        self.call(Caller::Stage, to, Principal::Admin, Rc::new(Body::Ask(request)), patience_ms);
+        let end = self.now + patience_ms;
+        while self.heard.is_none() && self.now <= end {
+            self.run_until(self.now + ASKED_EVERY_MS);
+        }
+        self.heard.take().flatten()
     }
 
     pub fn call_arrives(&mut self, host: usize, call: u64, from: Endpoint, principal: Principal, body: Rc<Body>, forwarded: bool) {
@@ -304,7 +318,13 @@ impl World {
                 }
                 self.report_goes_on(reporting);
             }
-            _ => self.report_goes_on(reporting),
+            answer => {
+                if let (None, Some(node)) = (answer, reporting.asked.last().and_then(|way| way.node)) {
+                    let (host, life) = (reporting.host, Some(reporting.life));
+                    self.at(self.now, Event::Tell { host, life, input: Input::Unreachable { node } });
+                }
+                self.report_goes_on(reporting)
+            }
         }
     }
 

@@ -25,12 +25,27 @@ pub struct Checkers {
     tasks: BTreeMap<u64, usize>,
     pub logs: Logs,
     pub linear: Linear,
+    lost: Option<Lost>,
+}
+
+/// What may be lost with a majority: what stood in the log after `kept` and before the `first` index of the new life.
+struct Lost {
+    kept: u64,
+    first: u64,
+}
+
+impl Lost {
+    fn covers(&self, index: u64) -> bool {
+        index > self.kept && index < self.first
+    }
 }
 
 #[derive(Default)]
 struct Register {
     /// The newest version any finished operation has shown.
     floor: u64,
+    /// The newest of these that was kept when a majority was lost.
+    kept: u64,
     /// What each version was.
     values: BTreeMap<u64, Vec<u8>>,
     /// Everything anybody tried to write.
@@ -41,11 +56,39 @@ struct Register {
 
 impl Checkers {
     /// True when this is the first sight of a term's leader.
-    pub fn leads(&mut self, member: MemberId, term: u64) -> bool {
+    pub fn leads(&mut self, member: MemberId, term: u64, applied: u64) -> bool {
+        let from = self.life_from();
+        assert!(applied >= from, "violation: member {} leads at {applied} in a life that is over: the next began at {from}", member.0);
         let first = !self.leaders.contains_key(&term);
         let leader = *self.leaders.entry(term).or_insert(member);
         assert!(leader == member, "violation: two leaders in term {term}: members {} and {}", leader.0, member.0);
         first
+    }
+
+    /// A survivor goes on from `first`, with what was decided up to `kept`.
+    pub fn life_begins(&mut self, kept: u64, first: u64) {
+        for register in self.registers.values_mut() {
+            register.values.retain(|version, _| *version <= kept);
+            if register.floor > kept {
+                register.floor = register.values.last_key_value().map_or(0, |(version, _)| *version);
+            }
+            register.kept = register.floor;
+        }
+        self.lost = Some(Lost { kept, first });
+    }
+
+    /// The index of the first entry that is of the newest life.
+    pub fn life_from(&self) -> u64 {
+        self.lost.as_ref().map_or(0, |lost| lost.first)
+    }
+
+    fn is_lost(&self, index: u64) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.covers(index))
+    }
+
+    /// What `floor` of an operation that began in the life before is now.
+    fn floor(&self, key: &str, floor: u64) -> u64 {
+        if self.is_lost(floor) { self.registers.get(key).map_or(0, |register| register.kept) } else { floor }
     }
 
     pub fn runs(&mut self, task: u64, host: usize) {
@@ -55,6 +98,9 @@ impl Checkers {
 
     /// The key that scripts write their term to was last written at this index.
     pub fn fenced(&self, index: u64, value: &[u8]) {
+        if self.is_lost(index) {
+            return;
+        }
         let term: u64 = String::from_utf8_lossy(value).parse().expect("hooks write their term");
         self.logs.scripted(index, term);
     }
@@ -99,6 +145,7 @@ impl Checkers {
     }
 
     pub fn wrote(&mut self, key: &str, value: &[u8], index: u64, floor: u64) {
+        let floor = self.floor(key, floor);
         let register = self.registers.get_mut(key).expect("a write begins before it ends");
         assert!(index > floor, "violation: write of {key} got index {index}, not above {floor} which was shown before it began");
         register.show(key, index, value);
@@ -109,12 +156,14 @@ impl Checkers {
     }
 
     pub fn deleted(&mut self, key: &str, index: u64, floor: u64) {
+        let floor = self.floor(key, floor);
         assert!(index > floor, "violation: the deletion of {key} got index {index}, not above {floor} which was shown before it began");
         let register = self.registers.get_mut(key).expect("a deletion begins before it ends");
         register.floor = register.floor.max(index);
     }
 
     pub fn read(&mut self, key: &str, value: Option<&[u8]>, version: u64, floor: u64) {
+        let floor = self.floor(key, floor);
         let register = self.registers.get_mut(key).expect("a read begins before it ends");
         // A deletion leaves no version behind.
         let gone = register.deleted && value.is_none();
@@ -129,12 +178,15 @@ impl Checkers {
         }
     }
 
-    /// A stale read may be old, but not invented.
+    /// A stale read may be old, but not invented. (What was lost with a majority stays on the disks of those lost.)
     pub fn stale_read(&mut self, key: &str, value: Option<&[u8]>, version: u64) {
+        let lost = self.is_lost(version);
         let register = self.registers.get_mut(key).expect("a read begins before it ends");
         if let Some(value) = value {
             assert!(register.tried.contains(value), "violation: {key} holds a value nobody wrote");
-            register.same(key, version, value);
+            if !lost {
+                register.same(key, version, value);
+            }
         }
     }
 

@@ -57,7 +57,7 @@ impl What {
 }
 
 /// Values are numbers in their first eight bytes.
-fn number(value: &[u8]) -> u64 {
+pub fn number(value: &[u8]) -> u64 {
     value.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
 }
 

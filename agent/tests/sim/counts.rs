@@ -130,6 +130,13 @@ counts! {
     Recertified "certificates from a new authority",
     AuthoritiesReplaced "certificate authorities replaced",
     PromotedDied "voters killed with their leader in the moment of their promotion",
+    MajoritiesLost "lost majorities, at which all was refused",
+    MajoritiesBack "lost majorities that came back, and nothing was lost",
+    LossesConfirmed "lost majorities confirmed by the provider",
+    LossesConsented "lost majorities given up by a person's word",
+    EntriesLostWithMajority "decided entries lost with a majority",
+    LivesBegun "clusters that went on without their majority",
+    OldVotersBack "lost voters that came back after that",
     PlayedTwice "histories played twice",
 }
 

@@ -66,6 +66,7 @@ impl World {
                     // What it stands for was never in this log.
                     running.watched_applied = running.watched_applied.max(snapshot.index);
                 }
+                self.sees_batch(host, &batch);
                 if self.mutant == Some(Mutant::EarlyPersisted) {
                     self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Persisted { number } });
                 }
@@ -330,7 +331,7 @@ impl World {
         if news {
             self.check_keys(host);
         }
-        if leads && self.checkers.leads(member, term) {
+        if leads && self.checkers.leads(member, term, applied) {
             self.counts.add(Count::Elections);
             self.note(13, term, || format!("n{host} (member {}) leads term {term}", member.0));
         }

@@ -5,7 +5,7 @@
 use crate::{
     counts::Count,
     history::{LOOK_EVERY_MS, settle},
-    promotion,
+    loss, promotion,
     services::Placement,
     world::{Event, World},
 };
@@ -29,6 +29,7 @@ enum Ending {
     NodeComes,
     TooFew(BelowMin),
     Promotion,
+    MajorityLost,
     Nothing,
 }
 
@@ -37,6 +38,9 @@ impl Ending {
         // An update whose time may be over by the clock of the next leader, or that waits to replace what may be replaced
         // while it does not run, makes a calm end unforeseeable.
         let calm = world.options.services && world.workload.blocked == 0;
+        if world.options.ending_is_loss {
+            return Ending::MajorityLost;
+        }
         match world.rng.below(8) {
             0 if calm => Ending::AgentAway,
             1 if calm => Ending::NodeComes,
@@ -44,6 +48,7 @@ impl Ending {
             3 if world.options.services => Ending::TooFew(BelowMin::Pause),
             // Another node leads at its end, whose clock may say that an update's time is over.
             4 if !world.options.services => Ending::Promotion,
+            5 => Ending::MajorityLost,
             _ => Ending::Nothing,
         }
     }
@@ -55,6 +60,7 @@ pub fn play_in(world: &mut World) {
         Ending::NodeComes => a_node_comes(world),
         Ending::TooFew(below) => too_few_nodes(world, below),
         Ending::Promotion => promotion::play_in(world),
+        Ending::MajorityLost => loss::play_in(world),
         Ending::Nothing => {}
     }
 }

@@ -44,14 +44,19 @@ pub fn play_in(world: &mut World) {
     world.workload.closing = !world.options.busy_to_the_end;
     world.settle_services();
     settle(world);
+    close(world);
+    rest(world);
+    epilogue::play_in(world);
+}
+
+/// The clients come to their end, and what they heard is judged.
+pub fn close(world: &mut World) {
     world.workload.closing = true;
     finish_clients(world);
     let leader = world.leader().expect("a cluster at rest has a leader");
     world.read_the_end(leader);
     let checked = world.checkers.linear.check();
     world.counts.add_many(Count::LinearChecked, checked);
-    rest(world);
-    epilogue::play_in(world);
 }
 
 /// With nothing to do nothing is done: no task moves, nobody is elected, not one entry is written. Whatever still follows

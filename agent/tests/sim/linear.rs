@@ -5,7 +5,7 @@
 //! of operations done with the same value. An operation nobody heard the end of may take effect at any time, or never.
 //! Log indexes say which order to try first, so that a good history is explained without search.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What was asked of a register, and what came back. Values are told apart by a number of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ const STATES_MAX: usize = 2_000_000;
 #[derive(Default)]
 pub struct Linear {
     keys: BTreeMap<String, BTreeMap<u64, Operation>>,
+    /// Those that had not ended when a new life of the cluster began.
+    carried: BTreeSet<u64>,
 }
 
 impl Linear {
@@ -43,6 +45,19 @@ impl Linear {
     pub fn ended(&mut self, key: &str, id: u64, act: Act, at: u64, hint: u64) {
         let operation = self.keys.get_mut(key).and_then(|key| key.get_mut(&id)).expect("an operation begins before it ends");
         (operation.act, operation.ended, operation.hint) = (act, Some(at), hint);
+        if let (Act::Delete(_), true) = (act, self.carried.remove(&id)) {
+            // What it found may have been in the life before.
+            operation.act = Act::Delete(None);
+        }
+    }
+
+    /// A new life of the cluster begins with this value. What had ended is past; what had not may have been done already.
+    pub fn begins_again(&mut self, key: &str, id: u64, value: Option<u64>, at: u64) {
+        let operations = self.keys.entry(key.into()).or_default();
+        operations.retain(|_, operation| operation.ended.is_none());
+        self.carried.extend(operations.keys());
+        let act = value.map_or(Act::Delete(None), Act::Write);
+        operations.insert(id, Operation { act, began: 0, ended: Some(at), hint: 0 });
     }
 
     /// Operations checked.

@@ -3,7 +3,10 @@
 //! Checkers read it: no two members may differ at an index, terms never go back, and what a script wrote stands at an
 //! entry of the very term that its hook ran in. It also says which commands a run has seen at all.
 
-use crate::counts::{Count, Counts};
+use crate::{
+    counts::{Count, Counts},
+    disk::Disk,
+};
 use agent::model::{
     codec,
     command::{Command, Proposal},
@@ -55,6 +58,18 @@ impl Logs {
         assert!(proposal.fence.is_none_or(|fence| fence == term), "violation: a leader of term {term} proposed {proposal:?}");
         self.count(&proposal.command, rolls, counts);
         Some(proposal)
+    }
+
+    /// How far what was decided stands in the log on this disk.
+    pub fn held_by(&self, disk: &Disk) -> u64 {
+        let snapshot = disk.durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let holds = |index: u64, known: &Committed| index <= snapshot || disk.entry(index).is_some_and(|bytes| *bytes == *known.bytes);
+        self.committed.iter().rev().find(|(index, known)| holds(**index, known)).map_or(0, |(index, _)| *index)
+    }
+
+    /// How many entries are known to be decided after this one.
+    pub fn known_after(&self, index: u64) -> u64 {
+        self.committed.range(index + 1..).count() as u64
     }
 
     /// The term of the committed entry at this index, if it was seen.

@@ -63,6 +63,10 @@ mutants! {
     NewKeysNotSaved "new-keys-not-saved" |o| { group(o); o.rotate_every_ms = 2_000 },
     // Links do not notice that a byte changed on its way.
     MessageChangedOnItsWay "message-changed-on-its-way" |o| group(o),
+    // Of the survivors of a lost majority not the one with the newest log goes on.
+    ShorterLogRecovered "shorter-log-recovered" |o| loss(o),
+    // A survivor that has waited for long enough goes on by itself.
+    RecoveredBySilence "recovered-by-silence" |o| loss(o),
 }
 
 /// A group that has something to agree on.
@@ -85,6 +89,13 @@ fn votes(options: &mut Options) {
     (options.crash_every_ms, options.crash_all) = (3_000, 800);
     (options.down_ms, options.disk_ms, options.delay_ms) = ((10, 300), (0, 5), (3, 250));
     (options.partition_every_ms, options.partition_ms) = (3_000, (1_500, 2_500));
+}
+
+/// A majority is lost in the end, whatever happened before.
+fn loss(options: &mut Options) {
+    group(options);
+    options.ending_is_loss = true;
+    (options.safety_ms, options.services) = (4_000, false);
 }
 
 fn crashes(options: &mut Options) {

@@ -64,6 +64,8 @@ pub struct Options {
     pub vanish_every_ms: u64,
     pub snapshot_failed: u64,
 
+    /// A majority is lost when all is over.
+    pub ending_is_loss: bool,
     /// Whether there is a script, and services.
     pub services: bool,
     pub task_trouble: u64,
@@ -125,6 +127,7 @@ impl Options {
             die_every_ms: sometimes(rng, 400, 3_000, 12_000),
             vanish_every_ms: sometimes(rng, 400, 6_000, 20_000),
             snapshot_failed: sometimes(rng, 400, 50, 500),
+            ending_is_loss: false,
             services: false,
             task_trouble: 0,
             whim_every_ms: 0,

@@ -2,17 +2,16 @@
 //!
 //! One line is one step. Whatever waits has a bound in simulated time; the checkers watch as in any history.
 
-use crate::{calls::Caller, counts::Counts, history, node::Body, options::Options, rng::Rng, trace::Lines, world::World};
+use crate::{counts::Counts, history, options::Options, rng::Rng, trace::Lines, world::World};
 use agent::{
     logic::raft::Consensus,
     model::{
         ids::RequestId,
         node::Role,
-        query::{Answer, Op, Principal, Query, Request, View},
+        query::{Answer, Op, Query, Request, View},
         settings::SettingsChange,
     },
 };
-use std::rc::Rc;
 
 pub const PLAYS: &[(&str, &str)] = &[
     ("a_deposed_leader_cannot_commit", include_str!("../raft_scripts/a_deposed_leader_cannot_commit.txt")),
@@ -99,8 +98,10 @@ impl Stage {
                 let node = self.world.machines[host].identity.node.to_string();
                 self.write(Op::NodePrefer { node, role: Role::Worker })
             }
-            // The first machine that runs, alone.
-            ["recover"] => self.recover(),
+            ["recover"] => {
+                self.world.recover();
+                Ok(())
+            }
             ["kill", "all"] => {
                 let hosts = self.world.hosts();
                 hosts.into_iter().for_each(|host| self.world.stop_process(host));
@@ -153,23 +154,6 @@ impl Stage {
         }
     }
 
-    /// As `disco recover` does: asks the survivor whom it misses, and states that those are gone.
-    fn recover(&mut self) -> Result<(), String> {
-        let runs = |host: &usize| self.world.machines[*host].process.is_some();
-        let survivor = self.world.hosts().into_iter().find(runs).ok_or("nobody runs")?;
-        let end = self.world.now + PATIENCE_MS;
-        while self.world.now < end {
-            if let Some(Answer::Recover(view)) = self.request(Some(survivor), Request::Recover { lost: Vec::new() }, 4_000) {
-                let lost = view.missing.iter().map(|node| node.id).collect();
-                if let Some(Answer::Written { .. }) = self.request(Some(survivor), Request::Recover { lost }, 4_000) {
-                    return Ok(());
-                }
-            }
-            self.world.run_until(self.world.now + 100);
-        }
-        Err("the survivor does not go on alone".into())
-    }
-
     /// `leader`, or `follower`: the first other machine that runs.
     fn who(&mut self, who: &str) -> Result<usize, String> {
         let leader = self.world.leader().ok_or("nobody leads")?;
@@ -195,18 +179,7 @@ impl Stage {
     /// One attempt at one machine (or whoever leads).
     fn ask(&mut self, host: Option<usize>, op: Op, patience_ms: u64) -> Option<Answer> {
         let id = RequestId { client: 7, sequence: self.sequence };
-        self.request(host, Request::Write { id, op }, patience_ms)
-    }
-
-    fn request(&mut self, host: Option<usize>, request: Request, patience_ms: u64) -> Option<Answer> {
-        let to = host.or_else(|| self.world.leader());
-        self.world.heard = None;
-        self.world.call(Caller::Stage, to, Principal::Admin, Rc::new(Body::Ask(request)), patience_ms);
-        let end = self.world.now + patience_ms;
-        while self.world.heard.is_none() && self.world.now <= end {
-            self.world.run_until(self.world.now + LOOK_MS);
-        }
-        self.world.heard.take().flatten()
+        self.world.ask(host, Request::Write { id, op }, patience_ms)
     }
 
     fn write(&mut self, op: Op) -> Result<(), String> {
@@ -226,7 +199,7 @@ impl Stage {
         let end = self.world.now + PATIENCE_MS;
         while self.world.now < end {
             let request = Request::Read { stale: false, query: Query::KvGet(key.into()) };
-            if let Some(Answer::Read { view: View::Kv { value, .. }, .. }) = self.request(None, request, 4_000) {
+            if let Some(Answer::Read { view: View::Kv { value, .. }, .. }) = self.world.ask(None, request, 4_000) {
                 let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
                 return if value.as_deref() == Some(expected) { Ok(()) } else { Err(format!("it is {value:?}")) };
             }

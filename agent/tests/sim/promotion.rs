@@ -37,7 +37,7 @@ pub fn play_in(world: &mut World) {
     settle(world);
 }
 
-fn manage(world: &mut World, managers: u32) {
+pub fn manage(world: &mut World, managers: u32) {
     world.workload.managers = managers;
     world.workload.managers_most = world.workload.managers_most.max(managers);
     world.workload.admin.todo.push_back(Op::Configure(SettingsChange { managers: Some(managers), ..SettingsChange::default() }));
@@ -94,7 +94,7 @@ fn die(world: &mut World, leader: usize, comes_back: usize) {
     world.boot_later(leader);
 }
 
-fn membership(world: &World, host: usize) -> Membership {
+pub fn membership(world: &World, host: usize) -> Membership {
     world.consensus(host).map(Consensus::membership).unwrap_or_default()
 }
 

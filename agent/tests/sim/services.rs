@@ -85,7 +85,8 @@ impl World {
         if !self.options.services {
             return None;
         }
-        assert!(state.last_task < TASKS_PLACED_MAX, "violation: {} tasks were placed in one history", state.last_task);
+        let placed = self.counts.of(Count::TasksPlaced);
+        assert!(placed < TASKS_PLACED_MAX, "violation: {placed} tasks were placed in one history");
         if state.script.applied != state.script.version || !state.script.error.is_empty() {
             return Some(format!("the script is at version {} of {}: {}", state.script.applied, state.script.version, state.script.error));
         }

@@ -97,6 +97,11 @@ impl Workload {
         self.admin.todo.push_back(Op::Scale(nodes));
     }
 
+    /// So many instances at once.
+    pub fn allow(&mut self, instances: u32) {
+        self.max_nodes = self.max_nodes.max(instances);
+    }
+
     /// More nodes than ever.
     pub fn grow(&mut self, nodes: u32) {
         self.max_nodes = self.max_nodes.max(nodes);

@@ -44,8 +44,10 @@ pub struct World {
     pub workload: Workload,
     pub calls: BTreeMap<u64, Call>,
     pub next_id: u64,
-    /// How the last call of a play ended.
+    /// How the last call of a play, or of a person in an ending, ended.
     pub heard: Option<Option<Answer>>,
+    /// The machine that a person told to go on without the majority.
+    pub recovering: Option<usize>,
     pub mutant: Option<Mutant>,
     queue: BTreeMap<(u64, u64), Box<Event>>,
     queued: u64,
@@ -162,6 +164,7 @@ impl World {
             calls: BTreeMap::new(),
             next_id: 1,
             heard: None,
+            recovering: None,
             mutant,
             queue: BTreeMap::new(),
             queued: 0,

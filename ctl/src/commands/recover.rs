@@ -11,7 +11,10 @@ use crate::context::JOURNAL;
 use crate::journal::{Journal, What};
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
-use agent::model::instance::InstanceState;
+use agent::model::{
+    instance::InstanceState,
+    recovery::{Survivor, who_goes_on},
+};
 use proto::{Spawner, v1};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -31,19 +34,20 @@ pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> 
     let (mut found, mut silent) = (Vec::new(), Vec::new());
     for (place, door) in doors.iter_mut().enumerate() {
         match door.recover(Vec::new()).await {
-            Ok(reply) => found.push((reply.last_term, reply.last_index, place, reply)),
+            Ok(reply) => found.push((place, reply)),
             Err(CallError::Refused { why, .. }) if why.contains("nothing to recover") => {
                 return Err(Failure::no(WHAT).because(why));
             }
             Err(error) => silent.push(format!("{}: {}", asked[place], error.failure(WHAT).in_one_line())),
         }
     }
-    let alive: Vec<String> = found.iter().map(|(_, _, _, reply)| reply.node.clone()).collect();
-    let Some((_, _, place, survivor)) = found.into_iter().max_by_key(|(term, index, ..)| (*term, *index)) else {
+    let said: Vec<Survivor<String>> = found.iter().map(|(_, reply)| said(reply)).collect();
+    let Some((chosen, lost)) = who_goes_on(&said) else {
         let failure = silent.into_iter().fold(Failure::no(WHAT), Failure::because);
         return Err(failure.hint("ask a manager that lives by its own socket: `disco --socket D/control.sock recover`"));
     };
-    let lost: Vec<v1::Node> = survivor.missing.iter().filter(|n| !alive.contains(&n.id)).cloned().collect();
+    let (place, survivor) = found.swap_remove(chosen);
+    let lost: Vec<v1::Node> = survivor.missing.iter().filter(|n| lost.contains(&n.id)).cloned().collect();
     if lost.is_empty() {
         return Err(Failure::no(WHAT).because(format!("{} misses no manager; a leader is being elected", survivor.name)));
     }
@@ -73,6 +77,11 @@ pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> 
         desk.out.say(format!("{} goes on alone; the others join it again by themselves", survivor.name));
     }
     Ok(Exit::Done)
+}
+
+fn said(reply: &v1::RecoverReply) -> Survivor<String> {
+    let missing = reply.missing.iter().map(|n| n.id.clone()).collect();
+    Survivor { node: reply.node.clone(), last_term: reply.last_term, last_index: reply.last_index, missing }
 }
 
 /// The folder's journal, if this is done from a folder: what was given up is on disk before it is.

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use proto::{REFUSES_OURS, REFUSES_THEIRS, v1};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Nodes asked in one go; the replica asks again soon.
 const TRIES_MAX: usize = 12;
@@ -53,6 +53,10 @@ pub(super) async fn send(peers: &Peers, report: &Report, try_in_order: Vec<Way>)
             Err(status) if code_of(&status) == "removed" && way.node.is_some() => return Input::Removed,
             Err(status) => {
                 log::debug!("report to {}: {}", way.address, status.message());
+                // Who only listens sends nothing else by which it would notice.
+                if let (Some(node), Code::Unavailable | Code::DeadlineExceeded) = (way.node, status.code()) {
+                    peers.0.door.report(Input::Unreachable { node });
+                }
                 if [REFUSES_OURS, REFUSES_THEIRS].iter().any(|words| status.message().contains(words)) {
                     strangers.push(status.message().to_owned());
                 }

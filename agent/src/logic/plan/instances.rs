@@ -109,10 +109,11 @@ fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>
     }
 }
 
-/// A machine of ours that no live record accounts for (its launch was taken for failed, and was not) is ended.
+/// A machine of ours that no live record accounts for is ended: its launch was taken for failed, and was not; or the
+/// decision was lost with a majority, in a life of the cluster before this one.
 fn end_strays(sight: &Sight, decisions: &mut Vec<Decision>) {
     for (operation, id) in sight.observed.strays() {
-        let ours = operation.cluster == sight.state.cluster && operation.epoch == sight.state.epoch;
+        let ours = operation.cluster == sight.state.cluster && operation.epoch <= sight.state.epoch;
         let lives = sight.state.instances.get(operation).is_some_and(|i| !i.ended());
         let call = Call::Terminate { operation: *operation, id: id.clone() };
         if ours && !lives && sight.observed.may_call(call.key(), sight.now.mono) {

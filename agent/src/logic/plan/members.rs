@@ -212,7 +212,8 @@ fn next_change(sight: &Sight, chosen: &Chosen, decisions: &mut Vec<Decision>) ->
     let want: Vec<MemberId> = chosen.voters.iter().filter_map(|n| n.member).filter(|m| group.contains(*m)).collect();
     let joins: Vec<MemberId> = want.iter().copied().filter(|m| !group.voters.contains(m)).collect();
     let leaves: Vec<MemberId> = group.voters.iter().copied().filter(|m| !want.contains(m)).collect();
-    let present = chosen.voters.iter().filter(|n| sight.is_ready(n)).count();
+    // By its own ears: what the leader before recorded of them may be over, and it takes them to get out of the change again.
+    let present = chosen.voters.iter().filter(|n| n.id == sight.me || sight.is_ready(n) && sight.observed.has_heard(n.id)).count();
     let complete = !want.is_empty() && want.len() == chosen.voters.len() && 2 * present > want.len();
     if complete && (!joins.is_empty() || !leaves.is_empty()) {
         let able = |m: &MemberId| (sight.caught_up)(*m) && sight.state.node_of_member(*m).is_some_and(|n| sight.is_ready(n));

@@ -227,7 +227,9 @@ impl Replica {
     pub(super) fn leader_address(&self) -> Option<(NodeId, String)> {
         match &self.consensus {
             Some(consensus) => {
-                let leader = self.state.node_of_member(consensus.leader()?)?;
+                // A learner waits for its leader for ever: it never asks for a vote.
+                let heard = consensus.is_leader() || consensus.leader_silent_ms() <= LEADER_SILENT_MS;
+                let leader = self.state.node_of_member(consensus.leader().filter(|_| heard)?)?;
                 Some((leader.id, leader.address.clone()))
             }
             None => self.contact.leader(),
