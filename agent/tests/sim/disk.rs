@@ -79,6 +79,12 @@ impl Disk {
         lost
     }
 
+    /// A mutant: this is written, and then the process is no more.
+    pub fn dies_with(&mut self, batch: Batch) {
+        self.queue.clear();
+        take(&mut self.durable, batch);
+    }
+
     /// A store that writes where it wrote before: what was torn took the entry before it along.
     fn spoil(&mut self) {
         self.durable.entries.pop();

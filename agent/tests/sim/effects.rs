@@ -67,6 +67,9 @@ impl World {
                     running.watched_applied = running.watched_applied.max(snapshot.index);
                 }
                 self.sees_batch(host, &batch);
+                if !self.is_up(host) {
+                    return;
+                }
                 if self.mutant == Some(Mutant::EarlyPersisted) {
                     self.at(self.now, Event::Tell { host, life: Some(life), input: Input::Persisted { number } });
                 }

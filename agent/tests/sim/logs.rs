@@ -157,6 +157,33 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// A record with so much less in one of its numbers: the term of a hard state is its field 1, that of a snapshot field 3.
+pub fn lessen(record: &[u8], field: u64, by: u64) -> Option<Vec<u8>> {
+    let (version, mut rest) = record.split_first()?;
+    let mut lessened = vec![*version];
+    while !rest.is_empty() {
+        let tag = varint(&mut rest)?;
+        let value = varint(&mut rest)?;
+        let value = if tag >> 3 == field { value.checked_sub(by)? } else { value };
+        put_varint(&mut lessened, tag);
+        put_varint(&mut lessened, value);
+        if tag & 7 == 2 {
+            let (bytes, after) = rest.split_at_checked(value as usize)?;
+            lessened.extend_from_slice(bytes);
+            rest = after;
+        }
+    }
+    Some(lessened)
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
 fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {

@@ -16,6 +16,7 @@ use agent::{
     model::{
         ids::{MemberId, RequestId},
         instance::InstanceState,
+        limits,
         query::{Answer, Op, Request},
     },
 };
@@ -154,10 +155,16 @@ fn strike(world: &mut World, mut victims: Vec<usize>) -> Option<Loss> {
 fn lose(world: &mut World, host: usize, for_ever: bool) {
     world.note(64, host as u64, || format!("n{host} is lost (for ever: {for_ever})"));
     world.stop_process(host);
-    world.tasks_end(host);
     if !for_ever {
+        // Its agent alone, now and then: what it runs goes on.
+        if world.rng.chance(700) {
+            world.tasks_end(host);
+        }
+        // Who comes back asks who leads long before that.
+        world.machines[host].alone_after_ms = limits::ALONE_AFTER_MS;
         return;
     }
+    world.tasks_end(host);
     world.machines[host].gone = true;
     // Whom no provider made nobody else misses; and it may be refused, for who is lost is removed by `recover` as well.
     if world.machines[host].instance.is_none() {

@@ -65,6 +65,8 @@ mutants! {
     MessageChangedOnItsWay "message-changed-on-its-way" |o| group(o),
     // Of the survivors of a lost majority not the one with the newest log goes on.
     ShorterLogRecovered "shorter-log-recovered" |o| loss(o),
+    // Who goes on forgets by a restart that its terms are ahead of all that were.
+    RecoveredInOldTerms "recovered-in-old-terms" |o| loss(o),
     // A survivor that has waited for long enough goes on by itself.
     RecoveredBySilence "recovered-by-silence" |o| loss(o),
 }

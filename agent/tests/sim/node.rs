@@ -34,6 +34,10 @@ pub struct Machine {
     pub full_until: u64,
     /// What each write takes longer than elsewhere.
     pub slow_disk_ms: u64,
+    /// How long it waits for a manager before it looks after its tasks by itself.
+    pub alone_after_ms: u64,
+    /// Lost for good by a person's word.
+    pub given_up: bool,
     /// Terminated or vanished: there is no such machine any more.
     pub gone: bool,
     /// The process said it must not be started again (removed from the cluster).
@@ -161,7 +165,7 @@ impl Machine {
                 election_max_ms: 2000,
                 lost_after_ms: 5000,
                 swap_after_ms: 3_000,
-                alone_after_ms: 1_500,
+                alone_after_ms: self.alone_after_ms,
             },
         };
         let replica = Replica::new(config, self.disk.durable.clone(), seed, clock.read(world))

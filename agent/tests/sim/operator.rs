@@ -6,6 +6,7 @@
 
 use crate::{
     counts::Count,
+    logs::lessen,
     mutants::Mutant,
     world::{Event, World},
 };
@@ -27,6 +28,8 @@ const AGAIN_MS: u64 = 200;
 /// Some die in the moment in which they go on.
 const DIES: u64 = 250;
 const DIES_WITHIN_MS: u64 = 60;
+/// A mutant takes back what terms jump by.
+const TERMS_AHEAD: u64 = 1 << 10;
 
 impl World {
     /// Until one of the survivors goes on alone. Which.
@@ -98,9 +101,11 @@ impl World {
     fn go_on(&mut self, host: usize, lost: Vec<NodeId>) -> Option<usize> {
         self.note(60, host as u64, || format!("n{host} is to go on without {lost:?}"));
         self.recovering = Some(host);
+        let given_up: Vec<usize> = lost.iter().filter_map(|node| self.host_of(*node)).collect();
+        given_up.into_iter().for_each(|host| self.machines[host].given_up = true);
         if self.rng.chance(DIES) {
-            let (at, life) = (self.now + self.rng.below(DIES_WITHIN_MS), Some(self.machines[host].life));
-            self.at(at, Event::Tell { host, life, input: Input::StoreFailed { why: "killed".into() } });
+            let at = self.now + self.rng.below(DIES_WITHIN_MS);
+            self.dies_at(host, at);
         }
         matches!(self.ask(Some(host), Request::Recover { lost }, ANSWER_MS), Some(Answer::Written { .. })).then_some(host)
     }
@@ -109,14 +114,32 @@ impl World {
     pub fn sees_batch(&mut self, host: usize, batch: &Batch) {
         if let (true, Some(Seat::Take(_)), Some(snapshot)) = (self.recovering == Some(host), batch.seat, &batch.snapshot) {
             self.life_begins(host, snapshot);
+            if self.mutant == Some(Mutant::RecoveredInOldTerms) {
+                self.goes_back_to_old_terms(host, batch.clone());
+            }
         }
+    }
+
+    /// A mutant: it dies at once, and finds on its disk where it goes on, but not in which term.
+    fn goes_back_to_old_terms(&mut self, host: usize, mut batch: Batch) {
+        if let (Some(snapshot), Some(hard_state)) = (&mut batch.snapshot, &mut batch.hard_state) {
+            snapshot.meta = lessen(&snapshot.meta, 3, TERMS_AHEAD).expect("it was just raised");
+            *hard_state = lessen(hard_state, 1, TERMS_AHEAD).expect("it was just raised");
+        }
+        self.machines[host].disk.dies_with(batch);
+        self.stop_process(host);
+    }
+
+    fn dies_at(&mut self, host: usize, at: u64) {
+        let life = Some(self.machines[host].life);
+        self.at(at, Event::Tell { host, life, input: Input::StoreFailed { why: "killed".into() } });
     }
 
     fn life_begins(&mut self, host: usize, snapshot: &SnapshotRecord) {
         let kept_on = |host: usize| self.checkers.logs.held_by(&self.machines[host].disk);
         let survives = |host: &usize| self.replica(*host).is_some_and(|replica| replica.applied() > 0);
-        let kept = self.hosts().into_iter().filter(survives).map(kept_on).max().unwrap_or_default();
         let own = kept_on(host);
+        let kept = self.hosts().into_iter().filter(survives).map(kept_on).fold(own, u64::max);
         assert!(own >= kept, "violation: n{host} goes on with what was decided up to {own}, but another survivor holds it up to {kept}");
         let lost = self.checkers.logs.known_after(kept);
         self.counts.add_many(Count::EntriesLostWithMajority, lost);

@@ -106,6 +106,7 @@ impl World {
         match call {
             TaskCall::Start { order, .. } => {
                 let number = order.number;
+                assert!(!self.machines[host].given_up, "violation: n{host}, which was given up, starts task {}", number.0);
                 assert!(order.hold.is_none(), "violation: n{host} starts task {} while too few nodes are there", number.0);
                 let moved = self.replica(host).and_then(|r| r.state().tasks.get(&number)).is_some_and(|t| !t.wanted);
                 if self.consensus(host).is_some_and(|c| c.is_leader()) {

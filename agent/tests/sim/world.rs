@@ -31,6 +31,9 @@ use agent::{
 };
 use std::{collections::BTreeMap, rc::Rc};
 
+/// Much sooner than in earnest: a history is short.
+const ALONE_AFTER_MS: u64 = 1_500;
+
 pub struct World {
     pub now: u64,
     pub rng: Rng,
@@ -206,6 +209,8 @@ impl World {
             paused_until: 0,
             full_until: 0,
             slow_disk_ms: 0,
+            alone_after_ms: ALONE_AFTER_MS,
+            given_up: false,
             gone: false,
             retired: false,
             runtime: Runtime::default(),
