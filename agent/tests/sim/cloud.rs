@@ -45,8 +45,15 @@ impl Cloud {
             assert!(same, "violation: operation {} was repeated with another request: {first:?} then {request:?}", request.operation);
             return Launch::Known { id: id.clone(), address: self.instances[id].address.clone() };
         }
-        let id = format!("i-{}", request.ordinal);
-        let address = format!("10.0.0.{}:5080", request.ordinal);
+        // A number that was given before, in a life that this one does not know of, makes no machine of the same name, nor one
+        // at an address that is in use.
+        let mut id = format!("i-{}", request.ordinal);
+        while self.instances.contains_key(&id) {
+            id.push_str("-again");
+        }
+        let in_use = |address: &String| self.instances.values().any(|i| i.address == *address && i.state != InstanceState::Terminated);
+        let mut addresses = (0..).map(|net: u32| format!("10.0.{net}.{}:5080", request.ordinal));
+        let address = addresses.find(|address| !in_use(address)).expect("there is no end of them");
         self.by_operation.insert(request.operation, (id.clone(), request.clone()));
         self.add(id.clone(), Some(request.operation), address.clone(), host);
         Launch::New { id, address }
@@ -63,8 +70,7 @@ impl Cloud {
 
     pub fn add(&mut self, id: String, operation: Option<OperationId>, address: String, host: usize) {
         self.remember();
-        let twin = if self.instances.contains_key(&id) { format!("{id}-again") } else { id };
-        self.instances.insert(twin, Instance { operation, address, host, state: InstanceState::Pending, vanished: false });
+        self.instances.insert(id, Instance { operation, address, host, state: InstanceState::Pending, vanished: false });
     }
 
     pub fn set(&mut self, id: &str, state: InstanceState) {
