@@ -57,6 +57,32 @@ fn three_nodes_of_one_image_that_start_at_the_same_moment_make_one_cluster() {
 }
 
 #[test]
+fn a_node_of_an_image_that_finds_the_cluster_of_others_makes_none() {
+    let others = Daemon::originate();
+    others.until("it leads", |status| status.leader.is_some());
+    let image = tempfile::tempdir().expect("a temporary folder");
+    bake(image.path());
+    let baked = |seeds: &[&str]| {
+        let mut node = Daemon::new("name = \"n1\"\n");
+        let image = image.path().display().to_string();
+        config(&node, &format!("originate = true\noriginate_after = \"1s\"\nimage = {image:?}\nseeds = {seeds:?}\n"));
+        node.start();
+        node
+    };
+    let mut lost = baked(&[&others.address]);
+    assert_eq!(lost.ended().code(), Some(2));
+    assert!(lost.log().contains("each shows another CA"), "{}", lost.log());
+
+    // Where one of its own is as well it goes there, and where nobody is it is the first.
+    let first = baked(&[&common::address()]);
+    first.until("it originates", |status| status.leader.is_some());
+    let _second = baked(&[&others.address, &first.address]);
+    let status = first.until("it joined its own", |status| status.nodes.len() == 2);
+    assert_eq!(status.cluster_id, ClusterId(77).to_string());
+    assert_eq!(others.status().expect("it leads").nodes.len(), 1);
+}
+
+#[test]
 fn a_node_with_seeds_joins_what_it_finds_and_originates_only_where_nobody_is() {
     let first = Daemon::originate();
     first.until("it leads", |status| status.leader.is_some());

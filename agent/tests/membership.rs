@@ -72,7 +72,7 @@ fn tasks(status: &v1::Status) -> Vec<(&str, u32)> {
 }
 
 #[test]
-fn below_the_minimum_services_stop_or_stand_still_and_at_it_they_go_on() {
+fn below_the_minimum_services_stop_stand_still_or_are_kept_and_at_it_they_go_on() {
     let first = Daemon::originate();
     first.until("it leads", |status| status.leader.is_some());
     // It never votes: the leader goes on without it.
@@ -111,8 +111,19 @@ fn below_the_minimum_services_stop_or_stand_still_and_at_it_they_go_on() {
     first.until("what runs there stands still", |status| tasks(status).contains(&("paused", pid)));
     assert!(alive(pid));
     second.start();
-    first.until("both go on", both);
-    assert_eq!(pid_of(&first.status().expect("it leads"), "n1"), pid, "the same process");
+    let status = first.until("both go on", both);
+    assert_eq!(pid_of(&status, "n1"), pid, "the same process");
+
+    below("keep");
+    second.kill();
+    let lost = |status: &v1::Status| status.nodes.iter().any(|n| n.name == "n2" && n.state == "lost");
+    let status = first.until("too few are there, and it is said", |status| {
+        lost(status) && status.problems.iter().any(|p| p.starts_with("1 of at least 2 nodes live"))
+    });
+    assert!(tasks(&status).contains(&("running", pid)) && alive(pid), "{:?}", tasks(&status));
+    let web = first.write(Op::ServiceRestart(v1::ServiceName { name: "web".into() }));
+    web.expect("whoever keeps its services may change them");
+    first.until("it is another process", |status| tasks(status).iter().any(|(state, new)| *state == "running" && *new != pid));
 }
 
 fn wall_ms() -> u64 {

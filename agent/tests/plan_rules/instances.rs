@@ -78,6 +78,16 @@ fn a_machine_that_was_launched_in_a_life_that_is_over_is_ended() {
     assert!(ends(&mut play, launched(1, 1)));
     assert!(!ends(&mut play, launched(1, 2)), "of a life that this leader knows nothing of");
     assert!(!ends(&mut play, launched(2, 0)), "of another cluster");
+
+    // It counts for as long as it is billed, and nothing is bought before somebody looked.
+    let launches = |play: &Play| play.decide().iter().filter(|d| matches!(d, Decision::Propose(Command::Launch { .. }))).count();
+    (play.state.desired_nodes, play.state.settings.max_nodes) = (4, 4);
+    play.observed = Observed::new(NOW.mono);
+    assert!(launches(&play) == 0 && play.decide().contains(&Decision::Call(Call::Describe)), "{:?}", play.decide());
+    play.observed.described(&[launched(1, 0)], &[], NOW.mono);
+    assert_eq!(launches(&play), 2);
+    play.observed.described(&[], &[], NOW.mono);
+    assert_eq!(launches(&play), 3);
 }
 
 #[test]

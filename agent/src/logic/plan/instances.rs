@@ -7,6 +7,7 @@
 use super::{Call, CallKey, Decision, Found, Sight};
 use crate::model::{
     command::Command,
+    ids::OperationId,
     instance::{InstanceDesired, InstanceRecord, InstanceState, parameter},
     limits::{LAUNCH_PARAMETER_BYTES_MAX, LAUNCH_RETRY_MAX_MS, SPOT_REFUSED_FOR_MS},
     node::{NodeRecord, NodeState, Role},
@@ -112,21 +113,42 @@ fn drive(sight: &Sight, instance: &InstanceRecord, decisions: &mut Vec<Decision>
 /// A machine of ours that no live record accounts for is ended: its launch was taken for failed, and was not; or the
 /// decision was lost with a majority, in a life of the cluster before this one.
 fn end_strays(sight: &Sight, decisions: &mut Vec<Decision>) {
-    for (operation, id) in sight.observed.strays() {
-        let ours = operation.cluster == sight.state.cluster && operation.epoch <= sight.state.epoch;
-        let lives = sight.state.instances.get(operation).is_some_and(|i| !i.ended());
+    for (operation, id) in sight.observed.strays().iter().filter(|(operation, _)| is_stray(sight, operation)) {
         let call = Call::Terminate { operation: *operation, id: id.clone() };
-        if ours && !lives && sight.observed.may_call(call.key(), sight.now.mono) {
+        if sight.observed.may_call(call.key(), sight.now.mono) {
             decisions.push(Decision::Call(call));
         }
     }
+}
+
+/// Whether a machine with this tag is the cluster's, and nobody's.
+fn is_stray(sight: &Sight, operation: &OperationId) -> bool {
+    let ours = operation.cluster == sight.state.cluster && operation.epoch <= sight.state.epoch;
+    ours && sight.state.instances.get(operation).is_none_or(InstanceRecord::ended)
+}
+
+/// How many machines there is room for. After the loss of a majority there may be some of which no record is left: nothing
+/// is bought before the provider was asked, and they count for as long as they are billed.
+fn room(sight: &Sight) -> usize {
+    if sight.state.epoch == 0 {
+        return usize::MAX;
+    }
+    if sight.observed.described_at().is_none() {
+        return 0;
+    }
+    let alive = sight.state.instances.values().filter(|i| !i.ended()).count();
+    (sight.state.settings.max_nodes as usize).saturating_sub(alive + billed_strays(sight))
+}
+
+fn billed_strays(sight: &Sight) -> usize {
+    sight.observed.unaccounted().iter().filter(|operation| is_stray(sight, operation)).count()
 }
 
 fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
     let count = counted(sight);
     let desired = sight.state.desired_nodes as usize;
     if count < desired {
-        for ordinal in (sight.state.next_ordinal..).take(desired - count) {
+        for ordinal in (sight.state.next_ordinal..).take((desired - count).min(room(sight))) {
             if sight.state.brake(sight.stamp_ms()).is_some() {
                 return;
             }
@@ -243,10 +265,17 @@ fn describe(sight: &Sight, decisions: &mut Vec<Decision>) {
     for instance in sight.state.instances.values().filter(|i| !i.ended()) {
         every_ms = every_ms.min(interest(sight, instance));
     }
-    if sight.state.instances.values().all(|i| i.ended()) || !sight.observed.may_call(CallKey::Describe, sight.now.mono) {
+    // Whoever goes on after a lost majority looks at once, and again while there is what it must end.
+    let is_blind = sight.state.epoch > 0 && sight.observed.described_at().is_none();
+    if sight.state.epoch > 0 && billed_strays(sight) > 0 {
+        every_ms = every_ms.min(DESCRIBE_ALERT_MS);
+    }
+    let nothing_to_see = sight.state.instances.values().all(|i| i.ended()) && !is_blind;
+    if nothing_to_see || !sight.observed.may_call(CallKey::Describe, sight.now.mono) {
         return;
     }
-    let due = sight.observed.described_at().map_or(sight.observed.since + SUSPICIOUS_SILENCE_MS.min(every_ms), |at| at + every_ms);
+    let first = sight.observed.since + if is_blind { 0 } else { SUSPICIOUS_SILENCE_MS.min(every_ms) };
+    let due = sight.observed.described_at().map_or(first, |at| at + every_ms);
     if sight.now.mono >= due {
         decisions.push(Decision::Call(Call::Describe));
     }

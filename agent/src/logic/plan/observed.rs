@@ -78,6 +78,8 @@ pub struct Observed {
     rolling: BTreeMap<String, (u64, u64)>,
     /// Instances the provider bills that the state had no live record of.
     strays: Vec<(OperationId, String)>,
+    /// The same, by the newest answer alone: also those whose end is under way.
+    unaccounted: Vec<OperationId>,
     round_trips: BTreeMap<NodeId, u32>,
     /// The voters as this leader sees them, and since when they are these.
     voters: Vec<MemberId>,
@@ -188,6 +190,7 @@ impl Observed {
         let is_known = |seen: &InstanceSeen| known.iter().any(|k| seen.operation == Some(k.operation));
         let billed = |seen: &&InstanceSeen| seen.state != InstanceState::Terminated && !is_known(seen);
         self.strays = seen.iter().filter(billed).filter_map(|seen| Some((seen.operation?, seen.id.clone()))).collect();
+        self.unaccounted = self.strays.iter().map(|(operation, _)| *operation).collect();
         for Known { operation, id, expected } in known {
             let found = self.found.entry(*operation).or_default();
             let matches = |s: &&InstanceSeen| s.operation == Some(*operation) || (id.is_some() && Some(&s.id) == id.as_ref());
@@ -216,6 +219,11 @@ impl Observed {
     /// See `described`; which of them are ours, and not wanted, is for the plan to say.
     pub fn strays(&self) -> &[(OperationId, String)] {
         &self.strays
+    }
+
+    /// Machines the provider bills that had no live record when it was last asked.
+    pub fn unaccounted(&self) -> &[OperationId] {
+        &self.unaccounted
     }
 
     /// Looks at the state before each plan: what a leader waits for it times itself. (Stamps may stand still: after a
