@@ -156,7 +156,8 @@ impl World {
             let host = (0..self.machines.len()).find(seats);
             host.and_then(|host| self.replica(host)).is_some_and(|replica| replica.applied() >= since)
         };
-        let changing = self.leader().and_then(|leader| self.consensus(leader)).is_some_and(|group| group.membership().pending);
+        // Nor does anybody know, while nobody leads, whether a change is in the logs that leaves it to one of them alone.
+        let changing = self.leader().and_then(|leader| self.consensus(leader)).is_none_or(|group| group.membership().pending);
         if voters.len() < 3 || joint || changing || !voters.iter().all(|member| seated(member) && settled(member)) {
             return;
         }
