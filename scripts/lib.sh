@@ -190,6 +190,12 @@ next_write() {
     seconds_since "$begun"
 }
 
+# ticks PID...: hundredths of a second of CPU that they took so far.
+ticks() {
+    local pid
+    for pid in "$@"; do sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null || true; done | awk '{ t += $12 + $13 } END { print t + 0 }'
+}
+
 # leading FIELD DISCO ARGUMENT...: that field of the node that leads.
 leading() {
     local field=$1
