@@ -138,6 +138,11 @@ impl Replica {
         at.is_some_and(|at| *at + SILENT_FOR_MS > self.now.mono)
     }
 
+    /// How long this member has known no leader.
+    pub(super) fn leaderless_for_ms(&self) -> u64 {
+        self.contact.leaderless_since.map_or(0, |since| self.now.mono.saturating_sub(since))
+    }
+
     fn wants_to_report(&self) -> bool {
         match &self.consensus {
             _ if self.seat_change.is_some() => false,

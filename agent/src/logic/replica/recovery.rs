@@ -7,7 +7,10 @@
 
 use super::{Replica, contact::Contact, reads::Reads, seat::SeatChange};
 use crate::{
-    logic::{raft::originate, state::State},
+    logic::{
+        raft::{Membership, originate},
+        state::State,
+    },
     model::{
         codec,
         command::Proposal,
@@ -23,6 +26,15 @@ use std::sync::Arc;
 const INDEX_JUMP: u64 = 1 << 20;
 /// The same of terms: those lost may have elected leaders that this node never heard of.
 const TERM_JUMP: u64 = 1 << 10;
+
+/// A majority that is there has elected somebody within this.
+const ELECTS_WITHIN_MS: u64 = 10_000;
+
+/// In a joint configuration it takes a majority of the old voters and one of the new.
+fn is_majority(group: &Membership, stands: impl Fn(&MemberId) -> bool) -> bool {
+    let majority = |voters: &[MemberId]| voters.iter().filter(|member| stands(member)).count() > voters.len() / 2;
+    majority(&group.voters) && (!group.is_joint() || majority(&group.outgoing))
+}
 
 impl Replica {
     /// `lost`: the managers that are gone for good, by the asker's word. None: only looks.
@@ -58,16 +70,21 @@ impl Replica {
         if let Some(present) = lost.iter().find(|id| !view.missing.iter().any(|n| n.id == **id)) {
             return Err(("invalid", format!("node {present} is not one of the managers that this node misses")));
         }
-        // In a joint configuration it takes a majority of the old voters and one of the new.
         let group = self.consensus.as_ref().map(|c| c.membership()).unwrap_or_default();
         let is_lost = |member: &MemberId| self.state.node_of_member(*member).is_some_and(|n| lost.contains(&n.id));
-        let stands = |voters: &[MemberId]| voters.iter().filter(|m| !is_lost(m)).count() > voters.len() / 2;
-        if stands(&group.voters) && (!group.is_joint() || stands(&group.outgoing)) {
-            let left = group.voters.iter().filter(|m| !is_lost(m)).count();
-            let all = group.voters.len();
-            return Err(("invalid", format!("{left} of {all} managers are left, which is a majority: it elects a leader by itself")));
+        if !is_majority(&group, |member| !is_lost(member)) {
+            return Ok(());
         }
-        Ok(())
+        // Some of those left may have given up their seats without this node's having heard of it. They elect nobody, then;
+        // and those who still have theirs must not be able to without this node either.
+        let all_named = view.missing.iter().all(|n| lost.contains(&n.id));
+        let needed = !is_majority(&group, |member| !is_lost(member) && Some(*member) != self.consensus.as_ref().map(|c| c.member()));
+        if all_named && needed && self.leaderless_for_ms() >= ELECTS_WITHIN_MS {
+            return Ok(());
+        }
+        let left = group.voters.iter().filter(|m| !is_lost(m)).count();
+        let all = group.voters.len();
+        Err(("invalid", format!("{left} of {all} managers are left, which is a majority: it elects a leader by itself")))
     }
 
     fn recover(&mut self, ticket: Ticket, lost: &[NodeId], last_index: u64) {
