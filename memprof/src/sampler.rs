@@ -241,7 +241,7 @@ pub struct Measured {
     pub footprint_median: u64,
     /// Footprint of the last sample, bytes.
     pub footprint_last: u64,
-    /// What the work between two marks left behind in the footprint, bytes; 0 where no work was repeated.
+    /// What the work between two marks left behind in anonymous memory, bytes; 0 where no work was repeated.
     pub growth: u64,
     /// Largest resident set of the root alone, bytes.
     pub rss: u64,

@@ -22,7 +22,7 @@ pub struct Budget {
     pub anonymous_max: Option<u64>,
     /// Largest middle one of all samples' anonymous memory: what was not given back is in it, whatever code ran.
     pub anonymous_median_max: Option<u64>,
-    /// Most that repeated work may leave behind in the footprint.
+    /// Most that repeated work may leave behind in anonymous memory.
     pub growth_max: Option<u64>,
     /// Most threads of the daemon.
     pub threads_max: Option<u64>,

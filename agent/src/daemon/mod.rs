@@ -10,6 +10,7 @@ mod image;
 mod join;
 mod keys;
 mod machine;
+mod memory;
 mod notebook;
 mod origin;
 mod provide;

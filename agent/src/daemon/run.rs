@@ -14,7 +14,7 @@ use super::{
     image::{Image, ImageError},
     join::{self, Applicant, JoinError},
     keys::{Keys, KeysError},
-    machine,
+    machine, memory,
     notebook::Notebook,
     origin::{self, OriginError},
     provide::Provider,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     drivers::{
-        api::{Api, activity::Work, door},
+        api::{Api, door},
         artifacts::Artifacts,
         peers::Peers,
         pki::{self, Doorkeeper, FilesError, JoinToken, KeyFiles, PkiError, Trust},
@@ -43,18 +43,17 @@ use crate::{
         task::Orders,
     },
 };
-use futures_lite::future::{block_on, or};
+use futures_lite::{
+    FutureExt,
+    future::{BoxedLocal, block_on, or},
+};
 use proto::{Listener, ServerLimits, Spawner};
-use std::{fs::File, io, os::unix::net::UnixDatagram, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs::File, io, os::unix::net::UnixDatagram, pin::Pin, process::ExitCode, sync::Arc, time::Duration};
 
 /// It stopped as asked.
 const STOPPED: u8 = 0;
 /// It broke, or was asked something it does not understand.
 const BROKE: u8 = 2;
-/// After work that was asked for this long passes before free memory is given back: more of it is likely.
-const TRIM_AFTER: Duration = Duration::from_secs(10);
-/// Work that nobody noted leaves traces too: look again this often.
-const TRIM_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 /// What answers on their way out may take when the process ends.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -175,13 +174,15 @@ fn live(config: Config) -> Result<(), RunError> {
 async fn node(config: Config, data_dir: DataDir, held: File, spawner: Spawner) -> Result<Ended, RunError> {
     let signals = Signals::new(held).map_err(|error| RunError::System("read signals", error))?;
     let advertised = config.advertised(config.listen)?;
-    let becoming = async { become_somebody(&data_dir, &config, advertised.clone(), spawner.clone()).await.map(Some) };
+    // Boxed, as in `Life`.
+    let becoming: Pin<Box<dyn Future<Output = _>>> =
+        Box::pin(async { become_somebody(&data_dir, &config, advertised.clone(), spawner.clone()).await.map(Some) });
     let stop = async {
         signals.stop().await;
         Ok(None)
     };
     match or(becoming, stop).await? {
-        Some(identity) => run(config, data_dir, identity, advertised, signals, spawner).await,
+        Some(identity) => Ok(begin(config, data_dir, identity, advertised, signals, spawner)?.live().await),
         None => Ok(Ended { failed: false, why: "asked to stop".into() }),
     }
 }
@@ -223,14 +224,36 @@ fn image_of(config: &Config) -> Result<Option<Image>, ImageError> {
     config.image.as_deref().map(Image::read).transpose()
 }
 
-async fn run(
+/// A member, from now on to its end.
+///
+/// Its parts are boxed, and put together by a function of its own: a future's locals, also those that only its beginning
+/// needs, lie on the stack at each step of it, and every page of them is touched. It was 0.3 MB that no node ever gave back.
+struct Life {
+    ended: BoxedLocal<Ended>,
+    background: [smol::Task<()>; 4],
+}
+
+impl Life {
+    async fn live(self) -> Ended {
+        let ended = self.ended.await;
+        log::info!("stopping: {}", ended.why);
+        async_io::Timer::after(FAREWELL).await;
+        for task in self.background {
+            task.cancel().await;
+        }
+        ended
+    }
+}
+
+#[inline(never)]
+fn begin(
     config: Config,
     data_dir: DataDir,
     mut identity: Identity,
     advertised: String,
     signals: Signals,
     spawner: Spawner,
-) -> Result<Ended, RunError> {
+) -> Result<Life, RunError> {
     let files = KeyFiles::new(data_dir.path());
     let keys = Keys::new(files.clone(), Trust::new());
     let (key, (certificates, known)) = (files.key()?, files.held()?);
@@ -322,13 +345,13 @@ async fn run(
     door.report(Input::Papers(keys.trust.papers()));
     let background = [
         spawner.0.spawn(keys.clone().renew_when_due(api.clone())),
-        spawner.0.spawn(give_memory_back(api.clone())),
+        spawner.0.spawn(memory::give_back(api.activity.clone())),
         spawner.0.spawn(obey(signals, door.clone(), config.clone())),
         spawner.0.spawn(read_lists(lists, door.clone())),
     ];
     log::info!("node {} ({}) of cluster {} listens on {}", identity.node, identity.name, identity.cluster, config.listen);
     let routes = api.routes(&limits);
-    let served = async {
+    let served = async move {
         let (port_limits, port_routes) = (limits.clone(), routes.clone());
         let both = or(proto::serve(spawner.clone(), port, port_routes, port_limits), proto::serve(spawner.clone(), socket, routes, limits));
         let why = both.await.map_or_else(|error| error.to_string(), |()| "it was closed".to_owned());
@@ -341,13 +364,8 @@ async fn run(
         pump.run().await
     };
     // Here rather than as a task of its own: what it holds belongs to one thread.
-    let ended = or(or(pumped, served), scripted).await;
-    log::info!("stopping: {}", ended.why);
-    async_io::Timer::after(FAREWELL).await;
-    for task in background {
-        task.cancel().await;
-    }
-    Ok(ended)
+    let ended = or(or(pumped.boxed_local(), served.boxed_local()), scripted.boxed_local()).boxed_local();
+    Ok(Life { ended, background })
 }
 
 /// Finds the tasks of the process before this one, and is ready for more.
@@ -443,33 +461,6 @@ fn reload(before: &Config) {
         }
         Ok(_) => {}
         Err(error) => log::error!("not reloaded: {error}"),
-    }
-}
-
-/// The allocator keeps what a burst needed, and the kernel the code that starting and joining ran once; without this the
-/// process would stay at its peak.
-async fn give_memory_back(api: Arc<Api>) {
-    let mut work = Work::Asked;
-    loop {
-        let looks = match work {
-            Work::Asked => TRIM_AFTER.as_secs() / syscall::CODE_KEPT.as_secs(),
-            Work::Routine => 1,
-        };
-        for _ in 0..looks {
-            async_io::Timer::after(syscall::CODE_KEPT).await;
-            if let Err(error) = syscall::release_code_pages() {
-                log::debug!("cannot unmap code pages: {error}");
-            }
-        }
-        syscall::trim_allocator();
-        if let Err(error) = syscall::release_stack() {
-            log::debug!("cannot give back the stack: {error}");
-        }
-        work = or(api.activity.wait(), async {
-            async_io::Timer::after(TRIM_AT_LEAST_EVERY).await;
-            Work::Routine
-        })
-        .await;
     }
 }
 

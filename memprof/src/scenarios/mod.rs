@@ -87,15 +87,16 @@ fn repeated(variable: &str, in_ci: usize) -> usize {
     std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(in_ci)
 }
 
-/// The smallest of a second's samples: what stays, not what work in flight takes. Only of those with all its processes: a
-/// script executor that is just being replaced is no memory given back.
+/// What stays of anonymous memory: the smallest of a second's samples, not what work in flight takes. Only of those with all
+/// its processes: a script executor that is just being replaced is no memory given back. Not the footprint: how much code is
+/// mapped hangs on what ran in the last second, and it cannot grow past the program.
 fn lowest(pid: u32) -> Result<u64, ScenarioError> {
     let sampler = Sampler::start(pid);
     thread::sleep(Duration::from_secs(1));
     let samples = sampler.finish();
     let whole = samples.iter().map(|sample| sample.processes).max();
     let whole = samples.iter().filter(|sample| Some(sample.processes) == whole);
-    whole.map(|sample| sample.footprint).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
+    whole.map(|sample| sample.anonymous).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
 }
 
 /// A script that has nothing to do is gone after 5 s (limits.rs, SCRIPT_IDLE_MS).

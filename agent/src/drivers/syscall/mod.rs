@@ -441,7 +441,7 @@ pub fn trim_allocator() {
 }
 
 /// What the functions that let go of the stack stand on themselves, far more than they need.
-const STACK_KEPT_BYTES: usize = 64 * 1024;
+const STACK_KEPT_BYTES: usize = 16 * 1024;
 
 /// Gives back the pages of the main thread's stack that a deep call once needed; nothing on another thread.
 ///
@@ -452,8 +452,9 @@ pub fn release_stack() -> io::Result<()> {
     let here = 0_u8;
     let here = &raw const here as usize;
     let Some(stack) = mappings::of_stack()?.filter(|stack| stack.contains(&here)) else { return Ok(()) };
-    // A multiple of every page size that Linux has on our machines.
-    let end = here.saturating_sub(STACK_KEPT_BYTES) / STACK_KEPT_BYTES * STACK_KEPT_BYTES;
+    // SAFETY: it takes a number and answers with one.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).map_err(io::Error::other)?;
+    let end = here.saturating_sub(STACK_KEPT_BYTES) / page * page;
     if end <= stack.start {
         return Ok(());
     }
