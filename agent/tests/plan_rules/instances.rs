@@ -38,6 +38,32 @@ fn what_is_missing_is_launched_up_to_the_brakes_and_what_stays_lost_is_replaced(
 }
 
 #[test]
+fn a_leader_that_is_to_leave_itself_ends_nobody_who_alone_may_lead_after_it() {
+    // n1 leads and n2 is away; beside them two that no provider made, and that only work.
+    let mut play = play(&[(1, READY, Some(1)), (2, LOST, Some(2)), (3, READY, None), (4, READY, None)], &[1, 2], &[]);
+    for worker in [NodeId(3), NodeId(4)] {
+        play.state.nodes.get_mut(&worker).expect("there").admitted = Role::Worker;
+        play.state.instances.retain(|_, instance| instance.node != Some(worker));
+    }
+    play.state.desired_nodes = 2;
+    let ends = |play: &Play, id: &str| {
+        let end = Decision::Propose(Command::InstanceSet { id: id.into(), desired: InstanceDesired::Terminated });
+        play.decide().contains(&end)
+    };
+    assert!(ends(&play, "i-2"), "who leads stays");
+    play.instance(1).desired = InstanceDesired::Terminated;
+    assert!(!ends(&play, "i-2"), "it comes back, perhaps");
+    play.state.nodes.get_mut(&NodeId(2)).expect("there").state = READY;
+    assert!(!ends(&play, "i-2"), "it is to lead");
+
+    // One that is only just launched may be the last of them as well.
+    play.state.nodes.remove(&NodeId(2));
+    assert!(ends(&play, "i-2"), "its node was removed");
+    play.instance(2).node = None;
+    assert!(!ends(&play, "i-2"));
+}
+
+#[test]
 fn a_launch_is_decided_with_all_it_is_made_of_and_a_refused_spot_launch_is_followed_by_another_kind() {
     let mut play = play(&[(1, READY, Some(1)), (2, READY, Some(2))], &[1, 2], &[]);
     play.state.desired_nodes = 3;

@@ -155,30 +155,39 @@ fn scale(sight: &Sight, decisions: &mut Vec<Decision>) {
             decisions.push(Decision::Propose(Command::Launch { ordinal, parameters: parameters(sight) }));
         }
     } else if count > desired {
-        let mut victims: Vec<&InstanceRecord> = sight
-            .state
-            .instances
-            .values()
-            .filter(|i| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me))
-            .collect();
-        victims.sort_by_key(|i| (worth(sight, i), u32::MAX - i.ordinal));
-        let mut stay = sight.state.nodes.values().filter(|n| can_lead(sight, n)).count();
-        for victim in victims.into_iter().take(count - desired) {
-            if victim.node.and_then(|id| sight.state.nodes.get(&id)).is_some_and(|node| can_lead(sight, node)) {
-                // Somebody has to be left who may lead, also where this leader is a victim itself and the others only work.
-                if stay == 1 {
-                    continue;
-                }
-                stay -= 1;
-            }
-            end(victim, decisions);
+        end_some(sight, count - desired, decisions);
+    }
+}
+
+/// Ends those of least worth. Somebody has to be left who may lead, also where this leader is a victim itself and the others
+/// only work: then whoever is silent for now, or on its way, may be all there is.
+fn end_some(sight: &Sight, too_many: usize, decisions: &mut Vec<Decision>) {
+    let ends = |i: &&InstanceRecord| !i.ended() && i.desired != InstanceDesired::Terminated && i.node != Some(sight.me);
+    let mut victims: Vec<&InstanceRecord> = sight.state.instances.values().filter(ends).collect();
+    victims.sort_by_key(|i| (worth(sight, i), u32::MAX - i.ordinal));
+    let leaves = sight.state.nodes.get(&sight.me).is_none_or(|me| !may_lead(sight, me));
+    let mut stay = sight.state.nodes.values().filter(|n| can_lead(sight, n)).count();
+    for victim in victims.into_iter().take(too_many) {
+        let node = victim.node.and_then(|id| sight.state.nodes.get(&id));
+        let can = node.is_some_and(|node| can_lead(sight, node));
+        let may = node.map_or(victim.node.is_none(), |node| may_lead(sight, node));
+        let others = stay - usize::from(can);
+        if others == 0 && (can || leaves && may) {
+            continue;
         }
+        stay = others;
+        end(victim, decisions);
     }
 }
 
 /// Whether this node could lead the cluster once all that are to leave it have left.
 fn can_lead(sight: &Sight, node: &NodeRecord) -> bool {
-    sight.is_ready(node) && node.admitted == Role::Manager && !sight.state.is_leaving(node)
+    sight.is_ready(node) && may_lead(sight, node)
+}
+
+/// The same of one that need not be there.
+fn may_lead(sight: &Sight, node: &NodeRecord) -> bool {
+    node.admitted == Role::Manager && !sight.state.is_leaving(node)
 }
 
 /// What a launch decided now is made of.
