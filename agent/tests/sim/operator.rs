@@ -100,10 +100,12 @@ impl World {
 
     fn go_on(&mut self, host: usize, lost: Vec<NodeId>) -> Option<usize> {
         self.note(60, host as u64, || format!("n{host} is to go on without {lost:?}"));
-        self.recovering = Some(host);
+        // Whoever was to go on before died before it did: what it was told then is void. Nor does it die of this again and
+        // again: it has to be there for a while to know that nobody is elected.
+        let again = self.recovering.replace(host) == Some(host);
         let given_up: Vec<usize> = lost.iter().filter_map(|node| self.host_of(*node)).collect();
-        given_up.into_iter().for_each(|host| self.machines[host].given_up = true);
-        if self.rng.chance(DIES) {
+        self.machines.iter_mut().enumerate().for_each(|(place, machine)| machine.given_up = given_up.contains(&place));
+        if self.rng.chance(DIES) && !again {
             let at = self.now + self.rng.below(DIES_WITHIN_MS);
             self.dies_at(host, at);
         }
