@@ -64,8 +64,10 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let steady = Outcome { phase: STEADY, who: who.clone(), measured, note: "five calls a second".to_owned() };
 
     cluster.apply(HOOKS_JS)?;
-    let mark = WARM_CALLS.div_ceil(AT_ONCE);
-    let rounds = mark + repeated("DISCO_HOOK_CALLS", 10_000).div_ceil(AT_ONCE);
+    let measured_calls = repeated("DISCO_HOOK_CALLS", 10_000);
+    // Where few are asked for (a virtual machine has a fifth of a core), it is the peak that counts.
+    let mark = WARM_CALLS.min(2 * measured_calls).div_ceil(AT_ONCE);
+    let rounds = mark + measured_calls.div_ceil(AT_ONCE);
     let sampler = Sampler::start(pid);
     let mut first = 0;
     let began = Instant::now();
