@@ -254,6 +254,30 @@ fn the_leader_can_be_removed_and_a_new_node_takes_its_old_address() {
 }
 
 #[test]
+fn the_leader_is_removed_again_and_again_until_one_node_is_left() {
+    let nodes = three_nodes();
+    nodes[0].until("three managers", |status| status.voters.len() == 3);
+    nodes[0].set("k", "v").expect("it leads");
+    let remove = |by: &Daemon, node: &str| by.write(Op::NodeRemove(v1::NodeRemove { node: node.into() }));
+    let mut left: Vec<&Daemon> = nodes.iter().collect();
+    for (count, voters) in [(3, 3), (2, 1)] {
+        let status = left[0].until("they are at rest", |status| {
+            let ready = status.nodes.iter().filter(|n| n.state == "ready").count();
+            (ready, status.voters.len()) == (count, voters) && status.leader.is_some()
+        });
+        let leader = status.nodes.iter().find(|n| Some(&n.id) == status.leader.as_ref()).expect("it is a node");
+        left.retain(|node| node.address != leader.address);
+        // Of two nodes one votes: the other has to become a manager before it can take over.
+        until("the leader is on its way out", BOUND, || remove(left[0], &leader.id).ok());
+        left[0].until("it is gone", |status| status.nodes.len() == left.len() && status.leader.is_some());
+    }
+    assert_eq!(left[0].value("k").expect("it is answered").as_deref(), Some("v"));
+    let last = left[0].until("it leads", |status| status.leader.is_some()).leader.expect("just seen");
+    let refused = remove(left[0], &last).expect_err("nobody would be left");
+    assert!(refused.message().contains("`disco destroy` ends the cluster"), "{}", refused.message());
+}
+
+#[test]
 fn a_leader_that_is_asked_to_stop_hands_on_before_it_goes() {
     let mut nodes = three_nodes();
     let whole = |status: &v1::Status| status.voters.len() == 3 && status.nodes.iter().all(|n| n.state == "ready");

@@ -390,6 +390,22 @@ fn a_leader_whose_instance_is_to_end_hands_leadership_on_first() {
 }
 
 #[test]
+fn a_leader_that_is_to_be_removed_makes_the_learner_a_voter_and_then_hands_on() {
+    let mut play = play(&[(1, READY, Some(1)), (2, READY, Some(2))], &[1], &[2]);
+    assert_eq!(play.decide(), vec![], "all is well");
+    play.observed.stand_aside(NOW.mono);
+    assert_eq!(play.decide(), vec![joint(&[2], &[1], &[])]);
+
+    (play.group.voters, play.group.learners, play.group.outgoing) = (vec![MemberId(2)], vec![], vec![MemberId(1)]);
+    assert_eq!(play.decide(), vec![Decision::Transfer(MemberId(2))]);
+
+    // Nobody asked again: the wish is over.
+    (play.group.voters, play.group.learners, play.group.outgoing) = (vec![MemberId(1)], vec![MemberId(2)], vec![]);
+    play.observed.stand_aside(NOW.mono - 10_000);
+    assert_eq!(play.decide(), vec![]);
+}
+
+#[test]
 fn a_node_out_of_the_group_gives_its_seat_up_before_it_gets_another() {
     let mut play = play(&[(1, READY, Some(1)), (2, READY, Some(2))], &[1], &[]);
     assert_eq!(play.decide(), vec![Decision::Call(Call::Discharge { node: NodeId(2), member: MemberId(2) })]);

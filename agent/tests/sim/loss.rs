@@ -27,6 +27,8 @@ const STORM_MS: (u64, u64) = (300, 6_000);
 /// Nodes that stay beside the managers.
 const WORKERS_MAX: u64 = 3;
 const BACK_WITHIN_MS: u64 = 2_000;
+/// A change that was under way is carried out within this.
+const CARRIED_OUT_MS: u64 = 20_000;
 /// How soon who comes back may do so without being a majority with those who have not heard yet.
 const HARMLESS_WITHIN_MS: u64 = 60_000;
 /// How soon who comes back knows that it was removed.
@@ -78,11 +80,22 @@ fn live_on(world: &mut World, loss: &Loss) {
         world.note(63, 0, || "those lost come back: nothing is lost".into());
         back.into_iter().for_each(|host| world.boot_later(host));
         world.counts.add(Count::MajoritiesBack);
-        return;
+        return if_they_are_none(world);
     }
     world.recover();
     world.counts.add(Count::LivesBegun);
     come_back(world, loss, back);
+}
+
+/// A change of the voters may have been under way when it happened: those who come back carry it out, and find that the new
+/// ones are among the lost.
+fn if_they_are_none(world: &mut World) {
+    world.run_until(world.now + CARRIED_OUT_MS);
+    let group = newest_group(world);
+    if group.is_some_and(|group| !stands(world, &group, &up(world))) {
+        world.recover();
+        world.counts.add(Count::LivesBegun);
+    }
 }
 
 /// A majority of the voters, or one more than that; and now and then others.

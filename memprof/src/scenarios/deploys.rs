@@ -13,7 +13,7 @@ pub(super) const PHASE: &str = "deploys";
 
 const COPIES: usize = 3;
 /// By then everything that the state keeps a bounded number of (events, answers, the log) is full.
-const FULL_AFTER: usize = 200;
+const FULL_AFTER: usize = 260;
 /// The log grows until it is cut: of two looks so many deploys apart the lower one counts, before and after.
 const LOOKS_APART: usize = 30;
 /// What a node keeps of tasks that are gone (limits.rs, TASK_LOGS_KEPT), and its own few files.
@@ -23,7 +23,7 @@ const SETTLE: Duration = Duration::from_secs(22);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let cycles = repeated("DISCO_DEPLOYS", 300).max(FULL_AFTER + 2 * LOOKS_APART);
+    let cycles = repeated("DISCO_DEPLOYS", 380).max(FULL_AFTER + 2 * LOOKS_APART);
     let mark = FULL_AFTER;
     let nodes: Vec<(String, u32)> = cluster.processes();
     let began = Instant::now();

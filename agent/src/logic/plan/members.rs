@@ -104,7 +104,8 @@ fn choose<'a>(sight: &Sight<'a>, wish: Wish) -> Chosen<'a> {
         if !admitted || sight.state.is_leaving(node) {
             continue;
         }
-        let (wanted, spared) = (preference == Some(Role::Manager), preference == Some(Role::Worker));
+        let aside = node.id == sight.me && sight.observed.stands_aside(sight.now.mono);
+        let (wanted, spared) = (preference == Some(Role::Manager) && !aside, preference == Some(Role::Worker) || aside);
         let votes = node.member.is_some_and(|m| sight.membership.voters.contains(&m));
         let learns = node.member.is_some_and(|m| sight.membership.learners.contains(&m));
         let rank = match node.state {

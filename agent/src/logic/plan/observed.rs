@@ -19,6 +19,8 @@ const BACKOFF_MAX_MS: u64 = 30_000;
 /// An instance absent from this many answers in a row, over this time, is gone (EC2's describes lag behind its launches).
 const ABSENT_IS_GONE: u32 = 3;
 const ABSENT_IS_GONE_AFTER_MS: u64 = 10_000;
+/// A leader stands aside this long after it was asked to: longer than whoever asked waits before asking again.
+const ASIDE_FOR_MS: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallKey {
@@ -84,6 +86,7 @@ pub struct Observed {
     /// The voters as this leader sees them, and since when they are these.
     voters: Vec<MemberId>,
     voters_since: u64,
+    aside_since: Option<u64>,
     next_call: u64,
 }
 
@@ -133,6 +136,17 @@ impl Observed {
     /// Since when the voters are the ones they are; none before the first look.
     pub fn voters_since(&self) -> Option<u64> {
         (!self.voters.is_empty()).then_some(self.voters_since)
+    }
+
+    /// Somebody asked at `now` that the leader be removed.
+    pub fn stand_aside(&mut self, now: u64) {
+        self.aside_since = Some(now);
+    }
+
+    /// Whether the leader is to give up its vote to whoever can take it. Whoever asked for it asks again as long as it is
+    /// wanted.
+    pub fn stands_aside(&self, now: u64) -> bool {
+        self.aside_since.is_some_and(|since| since + ASIDE_FOR_MS > now)
     }
 
     pub fn is_under_way(&self, key: CallKey) -> bool {

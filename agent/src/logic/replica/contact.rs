@@ -35,6 +35,8 @@ pub(super) struct Contact {
     speakers: BTreeMap<MemberId, NodeId>,
     /// Nodes that could not be reached lately, with the time: who is missing, for a person.
     silent: BTreeMap<NodeId, u64>,
+    /// When each member last spoke to this one.
+    spoke_at: BTreeMap<MemberId, u64>,
     /// Since when this member knows no leader.
     leaderless_since: Option<u64>,
     next_report: u64,
@@ -45,6 +47,8 @@ pub(super) struct Contact {
 
 /// A failure to reach a node counts as silence this long.
 const SILENT_FOR_MS: u64 = 10_000;
+/// Members without a leader ask each other for votes more often than this: who says nothing for so long is missed.
+const SPEAKS_WITHIN_MS: u64 = 5_000;
 
 impl Contact {
     pub(super) fn new(now: u64) -> Contact {
@@ -100,6 +104,14 @@ impl Contact {
         }
         self.speakers.insert(member, node);
     }
+
+    /// At most as many as take part in a joint configuration are kept.
+    pub(super) fn heard_member(&mut self, member: MemberId, now: u64) {
+        if self.spoke_at.len() >= 2 * MANAGERS_MAX && !self.spoke_at.contains_key(&member) {
+            self.spoke_at.retain(|_, at| *at + SPEAKS_WITHIN_MS > now);
+        }
+        self.spoke_at.insert(member, now);
+    }
 }
 
 impl Replica {
@@ -136,6 +148,12 @@ impl Replica {
     pub(super) fn is_silent(&self, member: MemberId) -> bool {
         let at = self.state.node_of_member(member).and_then(|n| self.contact.silent.get(&n.id));
         at.is_some_and(|at| *at + SILENT_FOR_MS > self.now.mono)
+    }
+
+    /// Nothing came from this member though it must have had reason to speak: weaker than `is_silent`, which is evidence.
+    pub(super) fn is_missed(&self, member: MemberId) -> bool {
+        let quiet = self.contact.spoke_at.get(&member).is_none_or(|at| *at + SPEAKS_WITHIN_MS <= self.now.mono);
+        self.is_silent(member) || quiet && self.leaderless_for_ms() >= LEADER_SILENT_MS
     }
 
     /// How long this member has known no leader.

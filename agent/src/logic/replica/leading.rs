@@ -312,6 +312,14 @@ impl Replica {
         self.leading.as_ref().and_then(|l| l.begins_at).is_some_and(|at| self.applied >= at)
     }
 
+    /// A person wants this node gone: another one becomes the manager that leads.
+    pub(super) fn stand_aside(&mut self) {
+        if let Some(leading) = &mut self.leading {
+            leading.observed.stand_aside(self.now.mono);
+            leading.plan_soon = true;
+        }
+    }
+
     pub(super) fn plan_soon(&mut self) {
         if let Some(leading) = &mut self.leading {
             leading.plan_soon = true;

@@ -6,11 +6,11 @@ use crate::{
     model::{
         codec,
         command::{Command, Joiner, Proposal},
-        ids::{NodeId, RequestId, Ticket},
+        ids::{MemberId, NodeId, RequestId, Ticket},
         instance::InstanceDesired,
         io::Effect,
         limits::{COMMAND_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_PENDING_MAX, STATE_BYTES_MAX},
-        node::is_address,
+        node::{Role, is_address},
         query::{Admission, Answer, Op, Principal, Report, Request, Written},
         task::Orders,
         token::Credential,
@@ -134,18 +134,19 @@ impl Replica {
         self.propose_for(ticket, Some(id), fence, command, token);
     }
 
-    /// The leader cannot take itself out: it hands leadership on, and the next one does it.
+    /// The leader cannot take itself out: it hands leadership on, and the next one does it. Where no other node votes, one
+    /// is made to first.
     fn leave_first(&mut self, ticket: Ticket) {
+        let may_go = self.with_sight(|sight| plan::partner(sight, sight.me, Role::Worker).is_ok()).unwrap_or_default();
         let Some(consensus) = &mut self.consensus else { return };
         let me = consensus.member();
         let others: Vec<_> = consensus.membership().voters.into_iter().filter(|m| *m != me).collect();
         match consensus.most_caught_up(&others) {
-            Some(heir) => {
-                consensus.transfer(heir);
-                self.reply(ticket, Answer::Unavailable { why: "that node leads; leadership is being handed on, try again".into() });
-            }
-            None => self.refuse(ticket, "invalid", "it is the only manager; `disco destroy` ends the cluster".into()),
+            Some(heir) => consensus.transfer(heir),
+            None if may_go => self.stand_aside(),
+            None => return self.refuse(ticket, "invalid", ONLY_MANAGER.into()),
         }
+        self.reply(ticket, Answer::Unavailable { why: "that node leads; leadership is being handed on, try again".into() });
     }
 
     fn handle_join(&mut self, ticket: Ticket, secret: &str, node: Joiner) {
@@ -417,11 +418,13 @@ impl Replica {
     fn why_leaderless(&self) -> String {
         let Some(consensus) = &self.consensus else { return "this node knows no leader yet".into() };
         let group = consensus.membership();
-        let silent = |m: &&crate::model::ids::MemberId| **m != consensus.member() && self.is_silent(**m);
+        let leaves = group.outgoing.iter().filter(|m| !group.voters.contains(m));
+        let is_missed = |m: &&MemberId| **m != consensus.member() && self.is_missed(**m);
         let missing: Vec<String> = group
             .voters
             .iter()
-            .filter(silent)
+            .chain(leaves)
+            .filter(is_missed)
             .map(|m| self.state.node_of_member(*m).map_or(format!("member {}", m.0), |n| format!("{} ({})", n.name, n.address)))
             .collect();
         let voters = group.voters.len();
@@ -445,6 +448,8 @@ pub(super) enum Refusal {
 pub(super) fn no_room(taken: usize) -> String {
     format!("the cluster's state takes {taken} bytes, the most is {STATE_BYTES_MAX}; delete keys or remove services first")
 }
+
+const ONLY_MANAGER: &str = "it is the only manager and no node can take over; `disco destroy` ends the cluster";
 
 fn lost_leadership() -> Answer {
     Answer::Unavailable { why: "leadership changed before the request was settled; retrying the same request is safe".into() }

@@ -157,6 +157,7 @@ impl Replica {
         if self.state.node_of_member(sender).is_none() {
             self.contact.spoke(sender, from);
         }
+        self.contact.heard_member(sender, self.now.mono);
         match data {
             None => consensus.step(sender, bytes),
             Some(data) => consensus.step_snapshot(sender, bytes, data),
