@@ -6,7 +6,10 @@ use agent::drivers::pki::{self, Authority, ImageFiles, JoinToken};
 use agent::model::ids::ClusterId;
 use common::{BOUND, Daemon, until};
 use proto::v1;
-use std::{fs, path::Path};
+use std::{fs, net::TcpListener, path::Path};
+
+/// Half a second apart at least: several times `originate_after`.
+const LOOKS: usize = 8;
 
 fn bake(folder: &Path) {
     let authority = Authority::create(ClusterId(77), 1_700_000_000_000);
@@ -116,6 +119,35 @@ fn a_node_with_seeds_joins_what_it_finds_and_originates_only_where_nobody_is() {
     let still = alone.until("it leads again", |status| status.leader.is_some());
     assert_eq!((still.cluster_id, still.nodes.len()), (other.cluster_id, 1));
     assert_eq!(first.status().expect("it leads").nodes.len(), 2);
+}
+
+#[test]
+fn a_cluster_without_a_majority_is_waited_for_and_no_other_one_begun() {
+    let mut nodes = vec![Daemon::originate()];
+    nodes[0].until("it leads", |status| status.leader.is_some());
+    for name in ["n2", "n3"] {
+        nodes.push(Daemon::join(name, &nodes[0].token("manager"), &[&nodes[0].address]));
+    }
+    let cluster = nodes[0].until("three managers", |status| status.voters.len() == 3).cluster_id;
+    let token = nodes[0].token("manager");
+    nodes[1].kill();
+    nodes[2].kill();
+
+    // A seed that counts how often the node has looked around.
+    let counter = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let seeds = [nodes[0].address.clone(), counter.local_addr().expect("it listens").to_string()];
+    let mut late =
+        Daemon::new(&format!("name = \"n4\"\noriginate = true\noriginate_after = \"1s\"\ntoken = \"{token}\"\nseeds = {seeds:?}\n"));
+    late.start();
+    counter.set_nonblocking(true).expect("the system works");
+    (0..LOOKS).for_each(|_| until("it looks around", BOUND, || counter.accept().is_ok().then_some(())));
+    assert!(late.log().contains("cannot join yet"), "{}", late.log());
+
+    nodes[1].start();
+    nodes[2].start();
+    let status = nodes[0].until("it joined", |status| status.nodes.iter().filter(|n| n.state == "ready").count() == 4);
+    assert_eq!(status.cluster_id, cluster);
+    assert!(late.is_running(), "{}", late.log());
 }
 
 #[test]

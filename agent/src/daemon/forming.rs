@@ -1,8 +1,7 @@
 //! How nodes that start from nothing but a config file become one cluster.
 //!
-//! A node that may originate and has seeds looks for a formed cluster first, for `originate_after`. Meanwhile it listens and
-//! answers each joiner "not formed yet", with its id: nodes that see each other let the lowest id originate, and the
-//! others join it. That takes a common trust to begin with, a baked image; without one a node is on its own, and only a
+//! A node that may originate and has seeds looks for a formed cluster first, for `originate_after` (`logic/forming.rs` decides).
+//! Meanwhile it listens and answers each joiner "not formed yet", with its id, by which others yield to it. That takes a common trust to begin with, a baked image; without one a node is on its own, and only a
 //! cluster that it finds keeps it from making another.
 
 use super::{
@@ -17,14 +16,12 @@ use crate::{
         pki::{self, Trust},
         wall_clock::wall_ms,
     },
+    logic::forming::{Forming, Next},
     model::ids::NodeId,
 };
 use futures_lite::future::or;
 use proto::{Listener, ServerLimits, Spawner};
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -53,27 +50,22 @@ pub async fn look_around(
         std::future::pending().await
     };
     let looking = async {
-        let window = Duration::from_millis(config.originate_after_ms);
-        let mut deadline = Instant::now() + window;
-        let mut lower = BTreeSet::new();
+        let began = Instant::now();
+        let mut forming = Forming::new(node, config.originate_after_ms, 0);
         loop {
-            match applicant.round(&config.seeds).await? {
+            let seen = match applicant.round(&config.seeds).await? {
                 Round::In(identity) => return Ok(Formed::Joined(identity)),
-                Round::Out { others, unformed, .. } => {
+                Round::Out { others, seen, .. } => {
                     // Another cluster's seed is no reason to make a third one silently.
                     if let Some(address) = others.into_iter().next() {
                         return Err(JoinError::OtherCluster { address });
                     }
-                    lower.extend(unformed.into_iter().filter(|id| *id < node));
+                    seen
                 }
-            }
-            if Instant::now() >= deadline {
-                if lower.is_empty() {
-                    return Ok(Formed::Originate);
-                }
-                // The lowest of those will; if it goes away instead, the next look shows it.
-                lower.clear();
-                deadline = Instant::now() + window;
+            };
+            let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if forming.looked(&seen, now) == Next::Originate {
+                return Ok(Formed::Originate);
             }
             async_io::Timer::after(PAUSE).await;
         }

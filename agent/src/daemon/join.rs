@@ -15,10 +15,14 @@ use crate::{
         pki::{self, FilesError, JoinToken, KeyFiles, PkiError},
         store::{Expect, Store, StoreError},
     },
-    model::ids::{ClusterId, NodeId},
+    logic::forming::Seen,
+    model::{
+        ids::{ClusterId, NodeId},
+        limits::SEEDS_MAX,
+    },
 };
 use proto::Spawner;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Between two rounds of all seeds.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -72,8 +76,7 @@ pub enum Round {
         asked: usize,
         /// Addresses where another CA was shown.
         others: Vec<String>,
-        /// Nodes that are in no cluster yet either.
-        unformed: Vec<NodeId>,
+        seen: Seen,
     },
 }
 
@@ -87,7 +90,8 @@ pub struct Applicant<'a> {
     node: NodeId,
     plea: Plea,
     spawner: Spawner,
-    told: String,
+    /// What was told last of each seed.
+    told: BTreeMap<String, String>,
 }
 
 impl<'a> Applicant<'a> {
@@ -115,7 +119,7 @@ impl<'a> Applicant<'a> {
             instance: config.instance.clone(),
         };
         let node = pki::node_of(&pki::public_key(&key)?);
-        Ok(Applicant { data_dir, files, token, key, node, plea, spawner, told: String::new() })
+        Ok(Applicant { data_dir, files, token, key, node, plea, spawner, told: BTreeMap::new() })
     }
 
     pub fn node(&self) -> NodeId {
@@ -132,7 +136,7 @@ impl<'a> Applicant<'a> {
     /// # Errors
     /// The answer is no and will stay no, or the disk's.
     pub async fn round(&mut self, seeds: &[String]) -> Result<Round, JoinError> {
-        let (mut asked, mut others, mut unformed) = (0, Vec::new(), Vec::new());
+        let (mut asked, mut others, mut seen) = (0, Vec::new(), Seen::default());
         for address in super::seeds::addresses(seeds).await {
             if address == self.plea.address {
                 continue;
@@ -141,17 +145,30 @@ impl<'a> Applicant<'a> {
             let tls = pki::joiner_tls(self.token.as_ref().map_or([0; 32], |token| token.ca_digest));
             match ask(&self.spawner, &address, tls, &self.plea).await {
                 Answer::LetIn(gift) => return self.take(&address, *gift).map(|identity| Round::In(Box::new(identity))),
-                Answer::Unformed(id) => unformed.extend(id),
+                Answer::Unformed(id) => seen.unformed.extend(id),
                 Answer::Never(why) => return Err(JoinError::Refused { address, why }),
                 Answer::OtherCa => others.push(address),
-                Answer::NotYet(why) if why != self.told => {
-                    log::warn!("cannot join yet: {why}");
-                    self.told = why;
+                Answer::NotNow(why) => {
+                    seen.formed = true;
+                    let why = format!("{address} says: {why}");
+                    self.tell(address, why);
                 }
-                Answer::NotYet(_) => {}
+                Answer::Silent(why) => self.tell(address, why),
             }
         }
-        Ok(Round::Out { asked, others, unformed })
+        Ok(Round::Out { asked, others, seen })
+    }
+
+    /// Once, however often it is the same in a row.
+    fn tell(&mut self, address: String, why: String) {
+        if self.told.get(&address) != Some(&why) {
+            log::warn!("cannot join yet: {why}");
+            // A list of seeds may change for ever.
+            if self.told.len() >= SEEDS_MAX {
+                self.told.clear();
+            }
+            self.told.insert(address, why);
+        }
     }
 
     fn take(&self, seed: &str, gift: LetIn) -> Result<Identity, JoinError> {

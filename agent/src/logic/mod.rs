@@ -2,6 +2,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod forming;
 pub mod keeper;
 pub mod plan;
 pub mod raft;

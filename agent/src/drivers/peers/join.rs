@@ -49,8 +49,10 @@ pub enum Answer {
     Never(String),
     /// It shows another CA than the one asked for: nothing was said to it.
     OtherCa,
-    /// Perhaps later, and why not now.
-    NotYet(String),
+    /// A node of the cluster answered: perhaps later, and why not now.
+    NotNow(String),
+    /// Nobody answered, and why.
+    Silent(String),
 }
 
 /// Asks once.
@@ -85,7 +87,8 @@ fn refused(status: &Status) -> Answer {
         "unformed" => Answer::Unformed(unformed::id_in(status)),
         _ if is_final(status) => Answer::Never(status.message().to_owned()),
         _ if status.message().contains(&PkiError::OtherCa.to_string()) => Answer::OtherCa,
-        _ => Answer::NotYet(status.message().to_owned()),
+        "" => Answer::Silent(status.message().to_owned()),
+        _ => Answer::NotNow(status.message().to_owned()),
     }
 }
 
