@@ -19,7 +19,7 @@ declare function run(program: string, args?: string[], options?: { stdin?: strin
 declare function every(interval: Duration, body: () => unknown | Promise<unknown>): { stop(): void };
 /** Process environment, read-only. */
 declare const ENV: Readonly<Record<string, string>>;
-/** At most 200 lines a second and 1 MiB a hook; the rest is dropped and counted. */
+/** At most 200 lines a second and 1 MiB a hook (a node's log takes 20 a second after the first 200); the rest is dropped and counted. */
 declare const console: {
   log(...values: any[]): void;
   info(...values: any[]): void;
@@ -93,9 +93,9 @@ declare class Cluster {
     managers?: number;
     /** below this many live nodes services do not run; the cluster itself keeps working (default 1) */
     min_nodes?: number;
-    /** what happens to running services when live nodes fall under min_nodes */
+    /** what happens to running services when live nodes fall under min_nodes (default "keep") */
     below_min?: "stop" | "pause" | "keep";
-    /** spending brake for scale() and self-healing: never more instances than this, never more launches per hour */
+    /** spending brake for scale() and self-healing: never more instances than this (default 16, at most 64), never more launches per hour */
     max_nodes?: number;
     max_launches_per_hour?: number; // default 10; repairs of existing instances don't count
     /** a lost node's instance is replaced after this long (default "2m"; null: never) */
@@ -103,6 +103,7 @@ declare class Cluster {
   });
   readonly name: string;
 
+  /** client.js: somebody leads and every wanted node is ready; cluster.js: `disco status` would name no problem. */
   healthy(): Promise<boolean>;
   // ---- bootstrap verbs (client.js; every one is idempotent: run again, it continues where it stopped)
   set_key_pair(pair: { private: string; public: string }): Promise<void>;
@@ -138,12 +139,13 @@ type EventName =
   | "service.updated" | "service.degraded" | "service.healthy"
   | "task.started" | "task.exited"
   | "cluster.scaled" | "cluster.below_min" | "cluster.recovered" | "cluster.at_min" | "cluster.destroyed"
-  | "script.reloaded" | "script.failed";
+  | "script.reloaded" | "script.failed"
+  | "ca.introduced" | "ca.certifying" | "ca.showing" | "ca.replaced";
 
-/** `at`: milliseconds since 1970; `subject`: the node, service, task or instance it is about; `text`: for a person. */
+/** `at`: milliseconds since 1970; `subject`: the node, service, task or instance it is about, empty if it is about the whole cluster; `text`: for a person. */
 interface ClusterEvent { id: number; at: number; name: EventName; subject: string; text: string }
 
-interface Node { id: string; name: string; address: string; role: "manager" | "worker"; state: "joining" | "ready" | "draining" | "lost" | "left"; leader: boolean; cpus: number; memory: number; labels: Record<string, string>; instance?: string; toString(): string }
+interface Node { id: string; name: string; address: string; role: "manager" | "worker"; state: "joining" | "ready" | "draining" | "lost" | "left"; leader: boolean; cpus: number; memory: number; labels: Record<string, string>; instance?: string | null; toString(): string }
 interface Instance { id: string; address: string; private_address: string; state: string }
 /** set() in configure() declares the value; `on` is registered like Cluster.on (cluster.js), its `body` gets the new value, null if it was deleted. */
 interface Key { readonly name: string; get(): Promise<string | null>; set(value: string): Promise<void>; delete(): Promise<void>; on(event: "change", body: (value: string | null) => unknown | Promise<unknown>): void }
@@ -177,7 +179,7 @@ interface ServiceSpec {
 /** The verbs work after configure(); scale() holds until the next `disco apply`. */
 interface Service { readonly name: string; scale(replicas: number): Promise<void>; restart(): Promise<void>; rollback(): Promise<void>; remove(): Promise<void>; status(): Promise<ServiceStatus> }
 interface ServiceStatus { name: string; desired: number; running: number; healthy: number; version: number; tasks: TaskStatus[] }
-interface TaskStatus { id: string; service: string; node: string; state: "pending" | "starting" | "running" | "stopping" | "exited" | "failed" | "paused" | "held"; exit?: { code?: number; signal?: number }; last_error?: string; address?: string; ports: Record<number, number> }
+interface TaskStatus { id: string; service: string; node: string; state: "pending" | "starting" | "running" | "stopping" | "exited" | "failed" | "paused" | "held"; exit?: { code?: number | null; signal?: number | null } | null; last_error?: string | null; address?: string | null; ports: Record<number, number> }
 
 // ---- hooks a script exports
 // client.js

@@ -36,6 +36,7 @@ fn configure_collects_and_changes_nothing() {
           cluster.key("mode").set("old");
           cluster.key("mode").set("fast");
           cluster.on("node.lost", (event) => console.log(event.subject));
+          cluster.on("ca.replaced", (event) => console.log(event.subject));
           cluster.key("mode").on("change", () => {});
           const stopped = every(500, () => {});
           stopped.stop();
@@ -51,6 +52,7 @@ fn configure_collects_and_changes_nothing() {
     let expected = [
         Some(RegistrationKind::Every { interval_ms: 60_000 }),
         Some(RegistrationKind::On { event: "node.lost".into() }),
+        Some(RegistrationKind::On { event: "ca.replaced".into() }),
         Some(RegistrationKind::Key { name: "mode".into() }),
         None,
     ];
@@ -114,6 +116,7 @@ fn mistakes_in_configure_are_named_with_their_line() {
             "cluster.on('node.died', () => {});",
             "TypeError: the event of cluster.on() must be one of \"leader\", \"follower\", \"node.joined\"",
         ),
+        ("new Cluster({ name: 'c', provider: new Provider.Local({ name: 'l' }), replace_after: 0 });", "null means never"),
         ("cluster.on('leader');", "TypeError: cluster.on() needs a function, not undefined"),
         ("cluster.key('k').on('set', () => {});", "TypeError: the event of a key's on() must be one of \"change\", not \"set\""),
         ("every('10ms', () => {});", "cluster.js:3:8: in configure(): RangeError: every()'s interval is at least 100 ms, not 10"),

@@ -137,6 +137,13 @@ fn files_of_a_folder_are_bounded_and_stay_inside_it() {
     write("large.js", &format!("export const x = 1; //{}", "x".repeat(300 * 1024)));
     write("binary.js", "");
     std::fs::write(folder.path().join("binary.js"), [0xff, 0xfe]).expect("written");
+    // client.js and the file itself are two of them.
+    for modules in [64, 65] {
+        let imports: String = (2..modules).map(|n| format!("import './m{n}.js';\n")).collect();
+        (2..modules).for_each(|n| write(&format!("m{n}.js"), ""));
+        let body = "import { Cluster } from 'disco';\nimport * as provider from '@disco/provider';\n";
+        write(&format!("many{modules}.js"), &format!("{body}{imports}"));
+    }
     let table = [
         ("import { x } from './alias.js'; export const bootstrap = () => x;", Ok("inside")),
         ("import { secret } from './link.js';", Err("cannot read link.js: it is a link that leaves the script's folder")),
@@ -144,6 +151,8 @@ fn files_of_a_folder_are_bounded_and_stay_inside_it() {
         ("import './none.js';", Err("cannot read none.js: there is no such file")),
         ("import './sub.js';", Err("cannot read sub.js: it is not a file")),
         ("import './binary.js';", Err("cannot read binary.js: it is not UTF-8 text")),
+        ("import './many64.js'; export const bootstrap = () => 'as many';", Ok("as many")),
+        ("import './many65.js';", Err("a script has at most 64 modules")),
         ("import './large.js';", Err("cannot load large.js: a script's modules are at most 256 KiB together")),
         ("export async function bootstrap() { return (await import('./inside.js')).x }", Ok("inside")),
         ("export async function bootstrap() { return (await run('ls', ['alias.js'])).stdout }", Ok("alias.js\n")),

@@ -101,5 +101,9 @@ pub fn help() -> String {
     line("--detach", "go on in the background and print the pid");
     line("-h, --help", "this text");
     line("-V, --version", "the version");
+    text.push_str(
+        "\nSIGTERM hands leadership on and ends the agent (tasks: on_stop). SIGHUP (systemctl reload disco) reads `log`\n\
+         again and, where the node leads, runs cluster.js again; other keys take effect at the next start.\n",
+    );
     text
 }

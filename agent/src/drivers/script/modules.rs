@@ -94,7 +94,8 @@ impl Loader {
     }
 
     fn read(&self, name: &str) -> Result<String, String> {
-        if self.loaded.borrow().len() >= SCRIPT_MODULES_MAX {
+        let own = self.loaded.borrow().keys().filter(|name| !is_built_in(name)).count();
+        if own >= SCRIPT_MODULES_MAX {
             return Err(format!("cannot load {name}: a script has at most {SCRIPT_MODULES_MAX} modules"));
         }
         let text = self.text(name)?;

@@ -241,6 +241,7 @@
     "task.started", "task.exited",
     "cluster.scaled", "cluster.below_min", "cluster.recovered", "cluster.at_min", "cluster.destroyed",
     "script.reloaded", "script.failed",
+    "ca.introduced", "ca.certifying", "ca.showing", "ca.replaced",
   ];
   const clusterFields = ["name", "provider", "managers", "min_nodes", "below_min", "max_nodes", "max_launches_per_hour", "replace_after"];
   const named = (object) => Object.defineProperty(object, "toString", { value: () => object.name ?? object.id, configurable: true });
@@ -260,6 +261,7 @@
     if (has("max_nodes")) options.max_nodes = integer("`max_nodes`", o.max_nodes, 1, native.nodes_max);
     if (has("max_launches_per_hour")) options.max_launches_per_hour = integer("`max_launches_per_hour`", o.max_launches_per_hour, 0, 1000);
     if (has("replace_after")) options.replace_after = o.replace_after === null ? null : duration("`replace_after`", o.replace_after);
+    if (options.replace_after === 0) throw new RangeError("`replace_after` must be more than 0; null means never");
     return Object.freeze(options);
   }
 
