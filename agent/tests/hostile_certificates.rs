@@ -59,7 +59,7 @@ fn certificates_that_are_not_of_this_cluster_or_not_of_now_are_refused() {
         ("an admin of next year", Intruder::admin(&ours, now_ms() + ADMIN_CERTIFICATE_TTL_MS), at_tls, "refuses our certificate"),
         ("a node nobody knows", Intruder::node(&ours, unknown, now_ms()), at_the_gate, "is not a node of this cluster"),
         ("a known node with another key", Intruder::node(&ours, me, now_ms()), at_the_gate, "is known by another key"),
-        ("no certificate", Intruder::stranger(), at_the_gate, "only administrators and managers may read"),
+        ("no certificate", Intruder::stranger(), at_the_gate, "only who shows a certificate of this cluster"),
     ];
     for (who, intruder, code, words) in table {
         println!("{who}");

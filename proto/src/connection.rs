@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     io::{HyperIo, SmolTimer, Spawner, within},
-    is_between_nodes, is_streaming, runs_a_script,
+    is_between_nodes, is_for_strangers, is_streaming, runs_a_script,
     seats::{OpenRequest, Seat},
     server::{Caller, Room, RoomFor, ServerLimits},
 };
@@ -27,6 +27,8 @@ use crate::{
 const WINDOW_BYTES: u32 = 64 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// Requests that a caller without a certificate may have open: a joiner asks one thing at a time.
+const STRANGER_REQUESTS_MAX: u32 = 4;
 /// How long a connection closed for silence may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -99,9 +101,8 @@ where
 
     fn call(&self, request: http::Request<hyper::body::Incoming>) -> Self::Future {
         let open = self.seat.request();
-        // Before a byte of its body is read: that is what would need room. Nodes go on among themselves.
-        if !is_between_nodes(request.uri().path()) && (self.room.0)() == Room::None {
-            return Answering { reply: Reply::Refused, timer: None, open: Some(open) };
+        if let Some(refusal) = self.refusal(request.uri().path()) {
+            return Answering { reply: Reply::Refused(refusal), timer: None, open: Some(open) };
         }
         let timer = match is_streaming(request.uri().path()) {
             true => None,
@@ -115,17 +116,43 @@ where
     }
 }
 
-enum Reply<F> {
-    Coming(F),
-    /// For want of room.
-    Refused,
+impl<S> Answerer<S> {
+    /// Before a byte of the body is read: that is what would need room. Nodes go on among themselves.
+    fn refusal(&self, path: &str) -> Option<Refusal> {
+        let is_stranger = self.caller.certificate.is_none() && self.caller.uid.is_none();
+        if is_stranger && !is_for_strangers(path) {
+            return Some(Refusal::Stranger);
+        }
+        if is_stranger && self.seat.requests_open() > STRANGER_REQUESTS_MAX {
+            return Some(Refusal::TooMany);
+        }
+        (!is_between_nodes(path) && (self.room.0)() == Room::None).then_some(Refusal::NoRoom)
+    }
 }
 
-fn no_room() -> Status {
-    let mut status = Status::resource_exhausted("this node is short of memory and takes no requests now");
-    // The code for programs; clients ask again, or somebody else.
-    status.metadata_mut().insert("disco-code", MetadataValue::from_static("busy"));
-    status
+enum Reply<F> {
+    Coming(F),
+    Refused(Refusal),
+}
+
+#[derive(Clone, Copy)]
+enum Refusal {
+    NoRoom,
+    Stranger,
+    TooMany,
+}
+
+impl Refusal {
+    /// With the code for programs; if "busy", clients ask again, or somebody else.
+    fn status(self) -> Status {
+        let (mut status, code) = match self {
+            Refusal::NoRoom => (Status::resource_exhausted("this node is short of memory and takes no requests now"), "busy"),
+            Refusal::Stranger => (Status::unauthenticated("only who shows a certificate of this cluster may ask this"), "unauthenticated"),
+            Refusal::TooMany => (Status::resource_exhausted("too many requests at once for a caller without a certificate"), "busy"),
+        };
+        status.metadata_mut().insert("disco-code", MetadataValue::from_static(code));
+        status
+    }
 }
 
 /// A reply in the making.
@@ -145,7 +172,7 @@ where
         let this = &mut *self;
         let reply = match &mut this.reply {
             Reply::Coming(reply) => Pin::new(reply).poll(cx),
-            Reply::Refused => Poll::Ready(Ok(no_room().into_http())),
+            Reply::Refused(refusal) => Poll::Ready(Ok(refusal.status().into_http())),
         };
         let response = match reply {
             Poll::Ready(Ok(response)) => response,

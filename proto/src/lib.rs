@@ -40,6 +40,12 @@ fn is_between_nodes(path: &str) -> bool {
     path.starts_with("/disco.v1.Peer/")
 }
 
+/// Whether a caller that shows no certificate may ask at this path: it wants in, or asks for something that is not ours. Of
+/// all else a service would learn only once the whole message is here, and in memory.
+fn is_for_strangers(path: &str) -> bool {
+    !path.starts_with("/disco.v1.") || path.starts_with("/disco.v1.Join/")
+}
+
 /// Whether the method at this path streams: then no deadline holds for the call as a whole.
 fn is_streaming(path: &str) -> bool {
     STREAMING.contains(&path)

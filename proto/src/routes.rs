@@ -19,6 +19,9 @@ use crate::{
     v1::{disco_server, join_server, peer_server},
 };
 
+/// A request to join: a CSR of some 300 bytes, names, and up to 16 labels.
+const JOIN_BYTES_MAX: usize = 16 * 1024;
+
 type Reply = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 type Handler = Arc<dyn Fn(http::Request<Body>) -> Reply + Send + Sync>;
 
@@ -43,12 +46,12 @@ impl Routes {
         self.add(server.max_decoding_message_size(bytes).max_encoding_message_size(bytes))
     }
 
-    /// Adds the service for those who want in.
+    /// Adds the service for those who want in. Anybody may ask it, so a question must be small.
     #[must_use]
     pub fn join<T: join_server::Join>(self, service: Arc<T>) -> Routes {
         let bytes = self.message_bytes_max;
         let server = join_server::JoinServer::from_arc(service);
-        self.add(server.max_decoding_message_size(bytes).max_encoding_message_size(bytes))
+        self.add(server.max_decoding_message_size(JOIN_BYTES_MAX.min(bytes)).max_encoding_message_size(bytes))
     }
 
     /// Adds the service between nodes.

@@ -2,9 +2,9 @@
 //!
 //! Memory per connection is small but not nothing (tens of KiB), so connections are counted. Plain "no more than 64"
 //! would let anybody lock the administrator out by opening 64 and saying nothing. So a newcomer takes the seat of the
-//! connection that has waited longest without having earned it: first those that are silent and either unnamed (no
-//! certificate, no socket credentials) or never asked anything, then any unnamed one. Only if all seats are earned is the
-//! newcomer refused.
+//! connection that has waited longest without having earned it: first those that are silent and either unnamed (the
+//! service has not said yet that it knows the caller: a certificate alone is no name, its node may have been removed) or
+//! never asked anything, then any unnamed one. Only if all seats are earned is the newcomer refused.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ struct Table {
 
 struct Sitting {
     handshaking_since: Option<Instant>,
-    /// Proved who it is, by certificate or socket credentials.
+    /// Somebody whom the service knows (`Standing`), or who came by socket file.
     named: bool,
     asked: bool,
     requests_open: u32,
@@ -157,7 +157,7 @@ impl Seat {
         true
     }
 
-    /// The handshake is over; `named` if it showed who calls.
+    /// The handshake is over; `named` if it showed who calls, and that nobody can take that away.
     pub(crate) fn handshaken(&self, named: bool) {
         self.change(|sitting| {
             sitting.handshaking_since = None;
@@ -169,6 +169,10 @@ impl Seat {
     /// What whoever answers this connection's requests may say of its caller.
     pub(crate) fn standing(self: &Arc<Seat>) -> Standing {
         Standing(Arc::downgrade(self))
+    }
+
+    pub(crate) fn requests_open(&self) -> u32 {
+        self.change(|sitting| sitting.requests_open).unwrap_or_default()
     }
 
     /// Counts a request for as long as the result lives.

@@ -237,7 +237,7 @@ where
                 None => return log::debug!("{address}: no TLS handshake within {:?}", limits.handshake_timeout),
             };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| Arc::from(leaf.as_ref()));
-            seat.handshaken(certificate.is_some());
+            seat.handshaken(false);
             let caller = Caller { certificate, address: address.to_string(), uid: None };
             serve_connection(spawner, stream, service, caller, Arc::new(seat), limits).await;
         };

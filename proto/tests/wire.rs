@@ -3,15 +3,24 @@
 mod stage;
 
 use std::{
+    future::Future,
     io::{Read, Write},
     net::TcpStream,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
-use futures_lite::StreamExt;
-use proto::v1::{ForwardRequest, KvGet, RaftBatch, ReadRequest, read_request::Query};
+use bytes::Bytes;
+use futures_lite::{StreamExt, future::or, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use proto::{
+    Channel,
+    v1::{ForwardRequest, KvGet, RaftBatch, ReadRequest, read_request::Query},
+};
 use stage::{Stage, limits};
-use tonic::Code;
+use tonic::{Code, Status, body::Body};
+use tower_service::Service;
 
 fn question(key: &str) -> ReadRequest {
     ReadRequest { stale: false, query: Some(Query::KvGet(KvGet { key: key.into() })) }
@@ -23,8 +32,57 @@ fn a_call_is_answered_and_says_who_called() {
         let address = stage.listen(limits());
         let reply = stage.channel(address).disco().read(question("hello")).await.expect("answered").into_inner();
         assert_eq!(stage::text(&reply), "hello, with certificate");
-        let reply = stage.stranger(address).disco().read(question("hello")).await.expect("answered").into_inner();
-        assert_eq!(stage::text(&reply), "hello, without certificate");
+        let refused = stage.stranger(address).disco().read(question("hello")).await.expect_err("it shows no certificate");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    });
+}
+
+type Asked = Pin<Box<dyn Future<Output = Option<String>>>>;
+
+/// A request whose message announces more than ever comes. Answers with the gRPC status of its reply.
+fn half_a_request(channel: &mut Channel, path: &str) -> Asked {
+    let begin = Bytes::from(vec![0, 0, 0, 4, 0, 10]);
+    let frames = stream::once(Ok::<_, Status>(Frame::data(begin))).chain(stream::pending());
+    let request = http::Request::post(path).header("content-type", "application/grpc").body(Body::new(StreamBody::new(frames)));
+    let reply = channel.call(request.expect("a good path"));
+    Box::pin(async { Some(reply.await.expect("the connection holds").headers().get("grpc-status")?.to_str().ok()?.to_owned()) })
+}
+
+/// None: it is waited for the rest.
+async fn soon(asked: &mut Asked) -> Option<String> {
+    or(asked, async {
+        smol::Timer::after(Duration::from_millis(500)).await;
+        None
+    })
+    .await
+}
+
+fn number(code: Code) -> Option<String> {
+    Some((code as i32).to_string())
+}
+
+#[test]
+fn a_stranger_is_sent_away_before_its_message_is_read_and_may_ask_little_at_once() {
+    stage::run(async |stage: Stage| {
+        let address = stage.listen(limits());
+        let mut stranger = stage.stranger(address);
+        for path in ["/disco.v1.Disco/Recover", "/disco.v1.Disco/Watch", "/disco.v1.Peer/Raft", "/disco.v1.Peer/Report"] {
+            assert_eq!(half_a_request(&mut stranger, path).await, number(Code::Unauthenticated), "{path}");
+        }
+        assert_eq!(soon(&mut half_a_request(&mut stage.channel(address), "/disco.v1.Disco/Recover")).await, None);
+
+        // Who wants in is heard out, but neither at any length nor with any number of requests at once.
+        let join = proto::v1::JoinRequest { name: "x".repeat(20 * 1024), ..Default::default() };
+        let refused = stage.stranger(address).join().join(join).await.expect_err("no joiner has so much to say");
+        assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            let mut asked = half_a_request(&mut stranger, "/disco.v1.Join/Join");
+            assert_eq!(soon(&mut asked).await, None);
+            open.push(asked);
+        }
+        assert_eq!(half_a_request(&mut stranger, "/disco.v1.Join/Join").await, number(Code::ResourceExhausted));
+        drop(open);
     });
 }
 
@@ -62,9 +120,9 @@ fn a_stream_outlives_the_deadline_of_a_call() {
 fn an_unknown_service_is_unimplemented() {
     stage::run(async |stage: Stage| {
         let address = stage.listen(limits());
-        let error = stage.channel(address).join().join(proto::v1::JoinRequest::default()).await.expect_err("not served here");
-        assert_eq!(error.code(), Code::Unimplemented);
-        assert!(error.message().contains("disco.v1.Join"), "{}", error.message());
+        for mut caller in [stage.channel(address), stage.stranger(address)] {
+            assert_eq!(half_a_request(&mut caller, "/disco.v2.Disco/Read").await, number(Code::Unimplemented));
+        }
     });
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, Stream, StreamExt, stream};
 use proto::{
-    Caller, Channel, ChannelLimits, Listener, Routes, ServerLimits, Spawner,
+    Caller, Channel, ChannelLimits, Listener, Routes, ServerLimits, Spawner, Standing,
     v1::{self, ReadReply, ReadRequest, read_reply, read_request::Query},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, PKCS_ED25519};
@@ -100,7 +100,7 @@ impl Stage {
     fn serve(&self, listener: Listener, limits: ServerLimits) {
         let own = Spawner(Arc::new(smol::Executor::new()));
         let service = Arc::new(Echo);
-        let routes = Routes::new(&limits).disco(Arc::clone(&service)).peer(service);
+        let routes = Routes::new(&limits).disco(Arc::clone(&service)).join(Arc::clone(&service)).peer(service);
         let serving = proto::serve(own.clone(), listener, routes, limits);
         let executor = Arc::clone(&own.0);
         self.servers.lock().expect("no panic").push(self.spawner.0.spawn(async move { executor.run(serving).await }));
@@ -190,6 +190,8 @@ impl v1::disco_server::Disco for Echo {
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadReply>, Status> {
         let caller = request.extensions().get::<Caller>().expect("beside every request").clone();
+        // As a gate does that knows the caller.
+        request.extensions().get::<Standing>().expect("beside every request").set(true);
         let key = key(request.into_inner());
         if key == "sleep" {
             smol::Timer::after(Duration::from_secs(5)).await;
@@ -237,6 +239,13 @@ impl v1::disco_server::Disco for Echo {
 
     async fn issue_admin(&self, _request: Request<v1::IssueAdminRequest>) -> Result<Response<v1::IssueAdminReply>, Status> {
         Err(Status::unimplemented("not played"))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::join_server::Join for Echo {
+    async fn join(&self, _request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        Ok(Response::new(v1::JoinReply::default()))
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{
     Api,
     activity::Work,
-    join::{REFUSAL_DELAY, Throttle},
+    join::{REFUSAL_DELAY, Throttle, source_of},
     refusal::code_of,
 };
 use crate::{
@@ -77,7 +77,7 @@ async fn admit(api: &Arc<Api>, request: &Request<()>) -> Result<(), Refused> {
     }
     let too_many = || (StatusCode::TOO_MANY_REQUESTS, "too many ask at once; try again in a second".to_owned());
     let throttle: &Throttle = &api.throttle;
-    if !throttle.try_take(Instant::now()) {
+    if !throttle.try_take(source_of(request.extensions()), Instant::now()) {
         return Err(too_many());
     }
     let _waiting = throttle.places.try_acquire().ok_or_else(too_many)?;
