@@ -20,7 +20,10 @@ use std::path::{Path, PathBuf};
 pub const JOURNAL: &str = "journal.jsonl";
 /// No file of `.disco/` that is read whole may be longer.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-const CLUSTER: &str = "cluster.json";
+pub const CLUSTER: &str = "cluster.json";
+pub const LOCK: &str = "lock";
+/// What a cluster on AWS was made of: without it nothing of it is found.
+pub const AWS: &str = "aws.json";
 
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -224,7 +227,7 @@ impl Context {
     /// # Errors
     /// Another one runs: names its pid.
     pub fn lock(&self) -> Result<Lock, Failure> {
-        let path = self.file("lock");
+        let path = self.file(LOCK);
         let broken = |e: &dyn std::error::Error| Failure::broke(format!("cannot lock {}", path.display())).caused_by(e);
         loop {
             self.make_disco()?;
@@ -312,26 +315,6 @@ impl Context {
     /// The file exists and cannot be read.
     pub fn key(&self) -> Result<Option<String>, Failure> {
         read_small(&self.file("admin.key"))
-    }
-
-    /// Removes `.disco/`: the locked file last, what tells whose it was second to last, so that it can be run again.
-    ///
-    /// # Errors
-    /// As removing files goes.
-    pub fn remove_disco(&self, lock: Lock) -> Result<(), Failure> {
-        let folder = self.disco();
-        let broken = |path: &Path, e: &dyn std::error::Error| Failure::broke(format!("cannot remove {}", path.display())).caused_by(e);
-        let mut paths: Vec<PathBuf> =
-            fs::read_dir(&folder).map_err(|e| broken(&folder, &e))?.filter_map(|e| Some(e.ok()?.path())).collect();
-        let last = |path: &PathBuf| ["cluster.json", "journal.jsonl", "lock"].iter().position(|n| path.ends_with(n)).map_or(0, |i| i + 1);
-        paths.sort_by_key(last);
-        for path in paths {
-            let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|e| broken(&path, &e))?;
-        }
-        fs::remove_dir(&folder).map_err(|e| broken(&folder, &e))?;
-        drop(lock);
-        Ok(())
     }
 }
 

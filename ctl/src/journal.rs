@@ -124,6 +124,12 @@ impl Journal {
         open
     }
 
+    /// It was begun, and is not done, for whatever reason.
+    pub fn is_unfinished(&self, step: &str) -> bool {
+        let last = self.records.iter().rev().find(|record| record.what.subject() == step);
+        last.is_some_and(|record| !matches!(record.what, What::Done { .. }))
+    }
+
     /// Writes a record; when this returns it is on disk.
     ///
     /// # Errors
@@ -226,6 +232,7 @@ mod tests {
         assert_eq!(again.cluster(), Some((ClusterId(255), "c", "local")));
         assert_eq!(result_of(&again, "start_instance"), Some("r"));
         assert_eq!(again.interrupted(), ["scale"]);
+        assert!(again.is_unfinished("scale") && !again.is_unfinished("start_instance") && !again.is_unfinished("join"));
         assert_eq!(again.warning(), None);
     }
 

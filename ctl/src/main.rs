@@ -15,6 +15,7 @@ mod journal;
 mod message;
 mod modules;
 mod out;
+mod removal;
 mod render;
 
 use message::Failure;

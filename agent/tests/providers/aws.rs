@@ -167,7 +167,10 @@ fn site_and_all_is_made_once_drift_is_seen_and_repaired_and_nothing_is_left_at_t
 
     let mut told = Vec::new();
     let done = (0..100).any(|_| aws.raze(false, &mut |line| told.push(line)).expect("EC2 answers"));
-    assert!(done, "{told:?}");
+    assert!(done && aws.sees_anything().expect("EC2 answers"), "{told:?}");
+    let ended = aws.why_ended(&launched.id).expect("EC2 answers").expect("it was ended");
+    assert!(ended.starts_with("Client.UserInitiatedShutdown"), "{ended}");
+    assert!(aws.remove_groups(&mut |line| told.push(line)).expect("EC2 answers"), "{told:?}");
     let client = cloud.client("AWS");
     let ours = [Filter::tag(tags::CLUSTER, there.cluster.to_string())];
     assert!(client.describe_addresses(&ours).expect("EC2 answers").is_empty());
@@ -201,6 +204,8 @@ fn who_names_a_role_needs_no_permission_to_look_at_roles() {
     let refused = passes.raze(false, &mut |_| {}).expect_err("it may not look at roles");
     assert!(refused.to_string().contains("role"), "{refused}");
     assert!((0..100).any(|_| passes.raze(true, &mut |_| {}).expect("EC2 answers")));
+    assert!(passes.sees_anything().expect("EC2 answers") && passes.remove_groups(&mut |_| {}).expect("EC2 answers"));
+    assert!(!passes.sees_anything().expect("EC2 answers"), "as in another account");
     let ours = [Filter::tag(tags::CLUSTER, there.cluster.to_string())];
     assert!(cloud.client("AWS").describe_security_groups(&[], &ours).expect("EC2 answers").is_empty());
 }

@@ -6,7 +6,7 @@ use super::inventory::Inventory;
 use super::options::Options;
 use crate::client::{Client, Patience};
 use crate::commands::addresses;
-use crate::context::{ClusterFile, Context, JOURNAL, Lock};
+use crate::context::{AWS, ClusterFile, Context, JOURNAL, Lock};
 use crate::install::door;
 use crate::journal::{Journal, What};
 use crate::message::Failure;
@@ -63,6 +63,12 @@ pub fn provider_of(context: &Context, id: ClusterId, cluster: &ClusterFile) -> R
     Ok(match cluster.provider.as_str() {
         hosts::KIND => Box::new(HostsProvider::new(Inventory::read(context)?.provider_hosts())),
         aws::KIND => {
+            let notes = context.file(AWS);
+            if !notes.exists() {
+                return Err(Failure::broke(format!("{} is missing", notes.display()))
+                    .because("machines at AWS are not found without it")
+                    .hint("if a `disco destroy` of an older disco was cut off, and nothing of the cluster is at AWS, remove .disco"));
+            }
             let provider = AwsProvider::new(&aws::Notes::read(context)?.config(), id, name);
             Box::new(provider.map_err(|e| Failure::broke("cannot use AWS").caused_by(&e))?)
         }
@@ -94,6 +100,10 @@ impl Project {
         let mut project = Project { context, out, spawner: spawner.clone(), progress: Progress::new(out), site: None, client: None, lock };
         let path = project.context.file(JOURNAL);
         if path.exists() {
+            if project.must_be_forgotten()? {
+                project.context.finish_removal()?;
+                return Ok(project);
+            }
             let journal = project.open_journal()?;
             if let Some((id, name, provider)) = journal.cluster() {
                 let file = ClusterFile { id: id.to_string(), name: name.to_owned(), provider: provider.to_owned() };
@@ -105,6 +115,12 @@ impl Project {
                 .hint("use the folder that ran `disco bootstrap`; to forget the cluster here, remove .disco"));
         }
         Ok(project)
+    }
+
+    /// A destroy on AWS was cut off when it had removed even what finds the machines: there are none.
+    fn must_be_forgotten(&self) -> Result<bool, Failure> {
+        let on_aws = self.context.cluster()?.is_none_or(|cluster| cluster.provider == aws::KIND);
+        Ok(on_aws && self.context.is_half_removed()?)
     }
 
     fn open_journal(&self) -> Result<Journal, Failure> {

@@ -1,7 +1,7 @@
 //! `disco bootstrap`: from a folder with client.js to a cluster, or on from where it stopped.
 
 use crate::args::Global;
-use crate::bootstrap::{load, ops::Ops, project::Project, revive, script::Script};
+use crate::bootstrap::{aws, load, ops::Ops, project::Project, revive, script::Script};
 use crate::context::Context;
 use crate::message::{Exit, Failure};
 use crate::modules::Modules;
@@ -41,7 +41,9 @@ async fn work(context: &Context, ops: &Ops) -> Result<(), Failure> {
     let options = script.init(ops).await?;
     {
         let mut project = ops.project().await;
+        let before = aws::Notes::read(context)?;
         project.take_options(&options)?;
+        aws::pick_up(&mut project, before).await?;
         revive::run(&mut project).await?;
     }
     script.call("bootstrap", ops).await?;

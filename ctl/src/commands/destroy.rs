@@ -2,6 +2,7 @@
 
 use crate::args::Global;
 use crate::bootstrap::{
+    aws,
     ops::{Ops, ask},
     project::Project,
     script::Script,
@@ -27,6 +28,7 @@ pub async fn run(global: &Global, out: Out, spawner: &Spawner, yes: bool) -> Res
     }
     let ops = Ops::new(project, yes);
     if name.is_some() {
+        aws::must_be_in_sight(&mut *ops.project().await).await?;
         run_hook(&context, &ops).await?;
     }
     steps::destroy(&mut *ops.project().await).await?;

@@ -1,7 +1,8 @@
 //! `disco recover`: the cluster goes on without a majority that was lost for good.
 //!
 //! Every known manager is asked what it has and whom it misses; the one whose log reaches farthest goes on. That the missing
-//! ones are gone the provider confirms (their instances are terminated), or a person does by typing the cluster's name.
+//! ones are gone the provider confirms (their instances are terminated, and the survivor's own is seen to run), or a person
+//! does by typing the cluster's name.
 //! Silence alone never is enough: if they come back together, there are two clusters.
 
 use super::Desk;
@@ -12,7 +13,7 @@ use crate::journal::{Journal, What};
 use crate::message::{Exit, Failure};
 use crate::out::now_ms;
 use agent::model::{
-    instance::InstanceState,
+    instance::{InstanceSeen, InstanceState},
     recovery::{Survivor, who_goes_on},
 };
 use proto::{Spawner, v1};
@@ -56,7 +57,7 @@ pub async fn run(mut desk: Desk, spawner: &Spawner, consent: Option<String>) -> 
     desk.out.say(format!("{} has the newest log of those that answer: it ends at index {}", survivor.name, survivor.last_index));
     desk.out.say("what was acknowledged beyond that, and only by those lost, is lost");
     desk.out.say(format!("lost, and removed for good: {}", names.join(", ")));
-    if let Some(words) = confirmed_by_provider(&desk, &lost)? {
+    if let Some(words) = confirmed_by_provider(&desk, &mut doors[place], &survivor.node, &lost).await? {
         desk.out.say(words);
     } else if !consented(&mut desk, spawner, consent, &asked[place]).await? {
         return Err(Failure::no("nothing was changed").hint("give the cluster's name with --consent if the lost managers never come back"));
@@ -121,15 +122,22 @@ fn doors(desk: &Desk, spawner: &Spawner) -> Result<(Vec<Client>, Vec<String>), F
 }
 
 /// What the provider says, if it says that every one of them is gone.
-fn confirmed_by_provider(desk: &Desk, lost: &[v1::Node]) -> Result<Option<String>, Failure> {
+async fn confirmed_by_provider(desk: &Desk, door: &mut Client, survivor: &str, lost: &[v1::Node]) -> Result<Option<String>, Failure> {
     let Some((cluster, id)) = desk.context.own_cluster()?.and_then(|c| Some((c.clone(), c.cluster_id()?))) else { return Ok(None) };
     let provider = provider_of(&desk.context, id, &cluster)?;
     let seen = provider.describe().map_err(|e| Failure::broke(WHAT).caused_by(&e))?;
-    let gone = |node: &v1::Node| {
-        let instance = node.instance.as_deref();
-        instance.is_some_and(|id| seen.iter().find(|s| s.id == id).is_none_or(|s| s.state == InstanceState::Terminated))
-    };
-    Ok(lost.iter().all(gone).then(|| "the provider confirms it: their instances are gone".to_owned()))
+    // What the survivor runs on it must see: with another account's credentials it sees nothing, whatever runs.
+    let status = door.status(true).await.ok();
+    let here = status.and_then(|status| status.nodes.into_iter().find(|node| node.id == survivor)?.instance);
+    let gone = here.is_some_and(|here| are_gone(&seen, &here, lost));
+    Ok(gone.then(|| "the provider confirms it: their instances are gone".to_owned()))
+}
+
+/// Whether these instances are all that there are of the cluster, the one that runs `here` among them, and none of those lost.
+fn are_gone(seen: &[InstanceSeen], here: &str, lost: &[v1::Node]) -> bool {
+    let state = |id: &str| seen.iter().find(|instance| instance.id == id).map(|instance| instance.state);
+    let gone = |node: &v1::Node| node.instance.as_deref().is_some_and(|id| state(id).is_none_or(|s| s == InstanceState::Terminated));
+    state(here) == Some(InstanceState::Running) && lost.iter().all(gone)
 }
 
 async fn consented(desk: &mut Desk, spawner: &Spawner, consent: Option<String>, asked: &str) -> Result<bool, Failure> {
@@ -154,4 +162,37 @@ async fn consented(desk: &mut Desk, spawner: &Spawner, consent: Option<String>, 
     let read = io::stdin().lock().take(CONSENT_BYTES_MAX).read_line(&mut typed);
     read.map_err(|e| Failure::broke("cannot read the answer").caused_by(&e))?;
     Ok(typed.trim() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_believed_only_if_it_sees_the_survivors_machine_run() {
+        use InstanceState::{Running, Stopped, Terminated};
+        let lost = |instance: Option<&str>| v1::Node { instance: instance.map(str::to_owned), ..Default::default() };
+        let both = [lost(Some("i-2")), lost(Some("i-3"))];
+        let cases: [(&[(&str, InstanceState)], bool); 7] = [
+            (&[("i-1", Running)], true),
+            (&[("i-1", Running), ("i-2", Terminated)], true),
+            (&[("i-1", Running), ("i-2", Stopped)], false),
+            (&[("i-1", Running), ("i-2", Running)], false),
+            (&[], false),
+            (&[("i-4", Running)], false),
+            (&[("i-1", Stopped)], false),
+        ];
+        for (listed, expected) in cases {
+            let seen = |(id, state): &(&str, InstanceState)| InstanceSeen {
+                id: (*id).to_owned(),
+                operation: None,
+                address: String::new(),
+                state: *state,
+                public_address: String::new(),
+            };
+            let seen: Vec<InstanceSeen> = listed.iter().map(seen).collect();
+            assert_eq!(are_gone(&seen, "i-1", &both), expected, "{listed:?}");
+            assert!(!are_gone(&seen, "i-1", &[lost(None)]), "of a machine that nobody launched nothing is known");
+        }
+    }
 }

@@ -20,6 +20,15 @@ impl Cloud {
         Cloud(Running::start(&["--machines"]))
     }
 
+    /// One in which nothing that is launched would run.
+    pub fn without_machines() -> Cloud {
+        Cloud(Running::start(&[]))
+    }
+
+    pub fn endpoint(&self) -> &str {
+        self.0.said("AWS_ENDPOINT_URL_EC2")
+    }
+
     /// Of somebody who may do everything, and sees what the proxy lets be seen.
     pub fn client(&self) -> Client {
         self.client_at("AWS_ENDPOINT_URL_EC2")
@@ -91,6 +100,19 @@ impl<'a> Project<'a> {
     /// With another `disco` than the one under test, and the discod beside it.
     pub fn with(self, disco: &Path) -> Project<'a> {
         Project { disco: disco.to_owned(), ..self }
+    }
+
+    /// The same folder, in the hands of somebody with another account.
+    pub fn at(self, cloud: &Cloud) -> Project<'_> {
+        Project { cloud, folder: self.folder, disco: self.disco }
+    }
+
+    /// What it said, on stderr, when it refused.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let Output { status, stderr, .. } = self.command(args).output().expect("disco starts");
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(!status.success(), "disco {args:?}:\n{said}");
+        said
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

@@ -7,14 +7,17 @@ use crate::install::machine::Machine;
 use crate::install::session::{Keys, Target};
 use crate::install::trust::Trust;
 use crate::message::Failure;
+use agent::drivers::provider::AwsProvider;
 use agent::drivers::provider::aws::{parameter, section};
 use agent::drivers::provider::unit::{Beginning, NodeConfig};
-use agent::model::instance::InstanceSeen;
+use agent::model::instance::{InstanceSeen, parameter as shared};
 use proto::v1::{self, write_request};
 use std::time::Duration;
 
 /// From a machine that runs to one whose sshd answers.
 const BOOT_MAX: Duration = Duration::from_secs(240);
+/// In the journal.
+const STEP: &str = "ssh_install";
 const ARCHITECTURES: [(&str, &str); 2] = [("aarch64", parameter::PROGRAM_ARM64), ("x86_64", parameter::PROGRAM_X86_64)];
 
 /// `cluster.ssh_install()`: the first machine originates the cluster, unless this folder was admitted to it before.
@@ -23,31 +26,48 @@ pub async fn ssh_install(project: &mut Project) -> Result<(), Failure> {
     let Some(group) = group else {
         return Err(Failure::broke("no instance was started yet").hint("call `await cluster.start_instance()` first"));
     };
-    let mut installed = Ok(());
-    if project.client()?.is_none() {
-        project.begin("ssh_install")?;
-        let outcome = install(project, &group).await;
-        installed = project.end("ssh_install", outcome, |()| String::new());
-    }
-    // Whatever came of it, and also after a run that was cut off between the two.
-    let closed = provider(project).and_then(|aws| aws.close_ssh(&group).map_err(failed("cannot close port 22")));
+    project.begin(STEP)?;
+    let installed = if project.client()?.is_none() { install(project, &group).await } else { Ok(()) };
+    // Whatever came of it. It is done only when the port is closed.
+    let closed = close(project, &group);
     if let (Err(_), Err(open)) = (&installed, &closed) {
         project.progress.line(open.in_one_line());
     }
-    installed.and(closed)
+    project.end(STEP, installed.and(closed), |()| String::new())
+}
+
+fn close(project: &mut Project, group: &str) -> Result<(), Failure> {
+    provider(project)?.close_ssh(group).map_err(failed("cannot close port 22"))
+}
+
+/// Closes the port after an installation that was cut off: client.js asks for none once the cluster is healthy.
+pub fn close_after_cut(project: &mut Project) -> Result<(), Failure> {
+    let group = Notes::read(&project.context)?.parameters.get(parameter::GROUP).cloned();
+    let Some(group) = group.filter(|_| project.site.as_ref().is_some_and(|site| site.journal.is_unfinished(STEP))) else {
+        return Ok(());
+    };
+    let closed = close(project, &group);
+    // Without a certificate it is taken again.
+    if project.client()?.is_some() { project.end(STEP, closed, |()| String::new()) } else { closed }
 }
 
 async fn install(project: &mut Project, group: &str) -> Result<(), Failure> {
     let aws = provider(project)?;
     let notes = Notes::read(&project.context)?;
     let first = first_instance(project, &notes)?;
-    let allow = super::callers(&aws, &notes)?;
-    aws.open_ssh(group, &allow).map_err(failed("cannot open port 22"))?;
-    project.progress.line(format!("port 22 is open to {} while the first node is installed", allow.join(", ")));
-    let address = super::primary_ip(project)?;
-    let target = target(&notes, address);
+    // Of this machine alone; where nobody tells its address, of those that may reach the nodes.
+    let from = aws.own_address().map(|own| vec![own]).or_else(|_| super::callers(&aws, &notes))?;
+    aws.open_ssh(group, &from).map_err(failed("cannot open port 22"))?;
+    let from = from.join(", ");
+    project.progress.line(format!("port 22 is open to {from} while the first node is installed"));
+    let address = reached(&aws, &notes, &first)?;
+    let target = target(&notes, address.clone());
     let shown = target.shown();
-    let machine = Machine::greet(target, BOOT_MAX).await.map_err(|e| e.failure(format!("cannot get onto {shown}")))?;
+    let machine = Machine::greet(target, BOOT_MAX).await.map_err(|e| {
+        let failure = e.failure(format!("cannot get onto {shown}"));
+        let outside = "if SSH leaves this network from another address (a proxy, a VPN), run disco where it does not";
+        if e.may_pass() { failure.because(format!("port 22 is open to {from} only")).hint(outside) } else { failure }
+    })?;
     exchange_host_key(project, &machine).await?;
     let found = machine.look().await.map_err(|e| e.failure("cannot see what is installed"))?;
     let site = project.site()?;
@@ -69,10 +89,11 @@ async fn install(project: &mut Project, group: &str) -> Result<(), Failure> {
         .sent
         .map_or("discod was there".to_owned(), |(path, bytes)| format!("{} sent ({:.1} MB)", path.display(), bytes as f64 / 1e6));
     project.progress.line(format!("{} ({}): {sent}, installed", first.id, machine.arch));
+    // Before the certificate: who has that is not asked to install again, and launches need the digests.
     let digests = keep_programs(project, &machine).await?;
-    let reached = format!("{}:{}", super::primary_ip(project)?, first.address.rsplit(':').next().unwrap_or_default());
-    admission::through(project, &machine, &first.id, Some(&reached), &first.address).await?;
     let notes = Notes::change(&project.context, |notes| notes.parameters.extend(digests))?;
+    let door = format!("{address}:{}", first.address.rsplit(':').next().unwrap_or_default());
+    admission::through(project, &machine, &first.id, Some(&door), &first.address).await?;
     let configure = v1::ConfigureRequest { launch: notes.parameters.into_iter().collect(), ..Default::default() };
     let told = project.cluster_client()?.write(write_request::Op::Configure(configure)).await;
     told.map(drop).map_err(|e| e.failure("the cluster does not take what launches are made of"))
@@ -85,6 +106,18 @@ fn first_instance(project: &mut Project, notes: &Notes) -> Result<InstanceSeen, 
         Failure::broke(format!("the first instance of this {KIND} cluster is not to be seen"))
             .hint("call `await cluster.start_instance()` first")
     })
+}
+
+/// Where the first instance is: the cluster's address while that leads to it, for its own may not be listed anew yet; its own
+/// once another node leads.
+fn reached(aws: &AwsProvider, notes: &Notes, first: &InstanceSeen) -> Result<String, Failure> {
+    if notes.parameters.contains_key(shared::ADDRESS) {
+        let address = aws.ensure_address().map_err(failed("cannot look for the public address"))?;
+        if address.instance.as_ref() == Some(&first.id) {
+            return Ok(address.ip.to_string());
+        }
+    }
+    Ok(host(if first.public_address.is_empty() { &first.address } else { &first.public_address }).to_owned())
 }
 
 fn target(notes: &Notes, address: String) -> Target {

@@ -1,11 +1,14 @@
 //! The verbs of client.js on AWS. Every one may be taken again and again: what it makes is found by its tags.
 //!
 //! `disco` makes the first machine and what stands around it, and installs it over SSH; that port is open only for this. All
-//! later machines are the leader's business. `notes` is what the folder remembers, `first` the first machine.
+//! later machines are the leader's business. `notes` is what the folder remembers, `first` the first machine, `end` the end of
+//! all, and what keeps the wrong account from being taken for it.
 
+mod end;
 mod first;
 mod notes;
 
+pub use end::{destroy, must_be_in_sight};
 pub use first::ssh_install;
 pub use notes::Notes;
 
@@ -28,12 +31,8 @@ pub const KIND: &str = "aws";
 const RUNNING_MAX: Duration = Duration::from_secs(300);
 /// A role is known everywhere only some seconds after it was made.
 const ROLE_MAX: Duration = Duration::from_secs(60);
-/// Machines that end hold their security group for a minute or two.
-const RAZED_MAX: Duration = Duration::from_secs(600);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const GIB: u64 = 1024 * 1024 * 1024;
-/// A launch that EC2 had no room for is followed by another one, under a name of its own.
-const ON_DEMAND: &str = "on-demand";
 
 pub fn is_meant(project: &Project) -> bool {
     project.site.as_ref().is_some_and(|site| site.cluster.provider == KIND)
@@ -138,7 +137,7 @@ async fn start_first(project: &mut Project, args: &Value) -> Result<InstanceSeen
     let aws = provider(project)?;
     if project.client()?.is_some() {
         // It was made and does not answer. Another first machine would not mend that: perhaps we only are somewhere else.
-        let first = project.first_instance().map_err(|_| none_left())?;
+        let first = first_left(project)?;
         let_us_in(project)?;
         return Ok(first);
     }
@@ -153,9 +152,31 @@ async fn start_first(project: &mut Project, args: &Value) -> Result<InstanceSeen
     until_running(project, &aws, &launched.id).await
 }
 
-fn none_left() -> Failure {
-    Failure::no("no instance of this cluster is left")
-        .hint("`disco destroy` removes what else there is; then `disco bootstrap` makes another one")
+/// Goes on where a bootstrap was cut off, before anything else is done: the account is the right one, and port 22 is closed.
+/// `before`: the notes before client.js was asked; they stand if it names the wrong account.
+///
+/// # Errors
+/// Nothing of the cluster is to be seen, it was ended, or AWS refuses.
+pub async fn pick_up(project: &mut Project, before: Notes) -> Result<(), Failure> {
+    if !is_meant(project) {
+        return Ok(());
+    }
+    if Notes::read(&project.context)?.ended {
+        return Err(Failure::no("this cluster's machines were ended by `disco destroy`").hint("run `disco destroy` again to finish it"));
+    }
+    if let Err(failure) = must_be_in_sight(project).await {
+        before.write(&project.context)?;
+        return Err(failure);
+    }
+    first::close_after_cut(project)
+}
+
+const DESTROY_FIRST: &str = "`disco destroy` removes what else there is; then `disco bootstrap` makes another one";
+
+/// The instance of the lowest ordinal, where one was launched before.
+fn first_left(project: &mut Project) -> Result<InstanceSeen, Failure> {
+    let none_left = || Failure::no("no instance of this cluster is left").hint(DESTROY_FIRST);
+    project.seen()?.into_iter().next().ok_or_else(none_left)
 }
 
 /// Opens the nodes' port to where we are now, which may not be where the cluster was made from.
@@ -186,7 +207,7 @@ pub async fn start(project: &mut Project, instances: &[InstanceSeen]) -> Result<
     Ok(())
 }
 
-/// One that is found stopped meanwhile is started.
+/// One that is found stopped meanwhile is started; one that ends never runs.
 async fn until_running(project: &mut Project, aws: &AwsProvider, id: &str) -> Result<InstanceSeen, Failure> {
     let started = Instant::now();
     loop {
@@ -196,7 +217,14 @@ async fn until_running(project: &mut Project, aws: &AwsProvider, id: &str) -> Re
             Some(seen) if seen.state == InstanceState::Stopped => {
                 aws.start(id).map_err(failed(format!("cannot start instance {id}")))?;
             }
-            _ => {}
+            Some(_) => {}
+            None => {
+                if let Some(why) = aws.why_ended(id).map_err(failed(format!("cannot look at instance {id}")))? {
+                    let others_go_on = project.client()?.is_some();
+                    let hint = if others_go_on { "run `disco bootstrap` again: the others go on without it" } else { DESTROY_FIRST };
+                    return Err(Failure::no(format!("instance {id} has ended by itself")).because(why).hint(hint));
+                }
+            }
         }
         if started.elapsed() > RUNNING_MAX {
             return Err(Failure::no(format!("instance {id} does not run"))
@@ -267,12 +295,12 @@ async fn launch(project: &mut Project, aws: &AwsProvider, mut notes: Notes) -> R
             let key = crate::install::host_key::HostKey { private: key.private.clone(), public: key.public.clone() };
             key.user_data()
         });
-        let first = First { parameters: notes.parameters.clone(), user_data: user_data.unwrap_or_default() };
+        let first = First { parameters: notes.of_first(), user_data: user_data.unwrap_or_default() };
         let error = match aws.launch_first(&first) {
             Ok(launched) => return Ok(launched),
             // The first one had its day: others carry the cluster.
             Err(ProviderError::Terminated { .. }) => {
-                let seen = project.first_instance()?;
+                let seen = first_left(project)?;
                 return Ok(Launched {
                     operation: agent::drivers::provider::first_operation(aws.cluster()),
                     id: seen.id,
@@ -281,14 +309,11 @@ async fn launch(project: &mut Project, aws: &AwsProvider, mut notes: Notes) -> R
             }
             Err(error) => error,
         };
-        let spot = notes.parameters.get(shared::SPOT).is_some_and(|spot| spot == "true");
+        let spot = first.parameters.get(shared::SPOT).is_some_and(|spot| spot == "true");
         let code = if let ProviderError::Cloud { source, .. } = &error { source.code() } else { None };
         if spot && code.is_some_and(|code| code.is_capacity()) {
             project.progress.line(format!("no spot capacity ({}): taking one on demand", code.map_or("", |code| code.as_str())));
-            notes = Notes::change(&project.context, |notes| {
-                notes.parameters.insert(shared::SPOT.into(), "false".into());
-                notes.parameters.insert(parameter::ATTEMPT.into(), ON_DEMAND.into());
-            })?;
+            notes = Notes::change(&project.context, |notes| notes.first_on_demand = true)?;
             continue;
         }
         let young_role = !error.is_final() && error_text(&error).contains("Instance Profile") && started.elapsed() < ROLE_MAX;
@@ -349,24 +374,6 @@ pub async fn scale(project: &mut Project, options: &Options, nodes: u32) -> Resu
     ready::set(client, nodes).await.map_err(|e| e.failure(format!("cannot scale to {nodes}")))?;
     let reached = ready::until_ready(client, nodes, |words| progress.line(words)).await;
     project.remember(&reached.map_err(|e| e.failure(nodes))?)
-}
-
-/// Ends the machines, then gives back and removes everything that bears the cluster's tag.
-pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
-    let aws = provider(project)?;
-    let names_role = Notes::read(&project.context)?.role.is_some();
-    let progress = project.progress;
-    let started = Instant::now();
-    loop {
-        let razed = aws.raze(names_role, &mut |line| progress.line(line));
-        if razed.map_err(|e| failed("cannot remove everything")(e).hint("run `disco destroy` again"))? {
-            return Ok(());
-        }
-        if started.elapsed() > RAZED_MAX {
-            return Err(Failure::no("not everything is gone yet").because("machines are still ending").hint("run `disco destroy` again"));
-        }
-        async_io::Timer::after(LOOK_AGAIN).await;
-    }
 }
 
 /// Without the port.

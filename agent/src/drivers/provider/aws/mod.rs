@@ -129,6 +129,18 @@ impl AwsProvider {
         }
     }
 
+    /// Why an instance of ours ended, in EC2's words; none: it has not, or is not to be seen.
+    ///
+    /// # Errors
+    /// EC2's.
+    pub fn why_ended(&self, id: &str) -> Result<Option<String>, ProviderError> {
+        match self.one(id) {
+            Ok(found) if found.state.is_gone() => Ok(Some(found.state_reason.unwrap_or_else(|| "EC2 does not say why".into()))),
+            Ok(_) | Err(ProviderError::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn one(&self, id: &str) -> Result<Instance, ProviderError> {
         if !id.starts_with("i-") {
             return Err(ProviderError::BadName { id: id.into() });

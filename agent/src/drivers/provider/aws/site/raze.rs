@@ -8,9 +8,22 @@ use crate::drivers::provider::{Provider as _, ProviderError};
 use sigv4_ec2::ErrorCode;
 
 impl AwsProvider {
-    /// Removes one thing after another, as far as it can be removed now: machines that are still ending hold their group.
-    /// Tells each that went. True: nothing is left. `names_role`: the nodes have a role that a person named, so that whoever
-    /// ends the cluster may need no permission to look at roles.
+    /// Whether anything is here by which a cluster can be known again: its group, an address, a machine, even one that ended.
+    /// With another account's credentials, or in another region, nothing is.
+    ///
+    /// # Errors
+    /// EC2's.
+    pub fn sees_anything(&self) -> Result<bool, ProviderError> {
+        if self.group()?.is_some() || !self.addresses()?.is_empty() {
+            return Ok(true);
+        }
+        let listed = self.client.describe_instances(&[], &[self.ours()]).map_err(|e| cloud("list the instances", e))?;
+        Ok(!listed.is_empty())
+    }
+
+    /// Removes one thing after another, all but the groups, and tells each that went. True: nothing that costs money is left.
+    /// `names_role`: the nodes have a role that a person named, so that whoever ends the cluster may need no permission to
+    /// look at roles.
     ///
     /// # Errors
     /// Amazon's; called again it goes on.
@@ -34,8 +47,7 @@ impl AwsProvider {
         if self.remove_own_profile(names_role)? {
             tell(format!("role {} is gone", self.name()));
         }
-        let ending = listed.iter().any(|instance| instance.state != sigv4_ec2::InstanceState::Terminated);
-        Ok(self.remove_groups(tell)? && !ending)
+        Ok(listed.iter().all(|instance| instance.state == sigv4_ec2::InstanceState::Terminated))
     }
 
     /// There may be one of ours also where a role is named: from before it was. Whoever may not look for it has made none.
@@ -46,7 +58,11 @@ impl AwsProvider {
         }
     }
 
-    fn remove_groups(&self, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
+    /// Removes the groups, by which the rest is found: last. True: none is left; something may still hold one.
+    ///
+    /// # Errors
+    /// EC2's; called again it goes on.
+    pub fn remove_groups(&self, tell: &mut dyn FnMut(String)) -> Result<bool, ProviderError> {
         let groups = self.client.describe_security_groups(&[], &[self.ours()]).map_err(|e| cloud("look for the security group", e))?;
         let mut all_gone = true;
         for group in groups {
