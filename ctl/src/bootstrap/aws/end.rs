@@ -51,19 +51,16 @@ pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
     let names_role = Notes::read(&project.context)?.role.is_some();
     let progress = project.progress;
     let started = Instant::now();
-    let mut ended = false;
+    let wrong = |e| failed("cannot remove everything")(e).hint("run `disco destroy` again");
     loop {
         let mut tell = |line| progress.line(line);
-        let gone = if ended { aws.remove_groups(&mut tell) } else { aws.raze(names_role, &mut tell) };
-        match gone.map_err(|e| failed("cannot remove everything")(e).hint("run `disco destroy` again"))? {
-            true if ended => return Ok(()),
-            true => {
-                // Before the last thing by which the cluster is known goes.
-                Notes::change(&project.context, |notes| notes.ended = true)?;
-                ended = true;
-                continue;
+        if aws.raze(names_role, &mut tell).map_err(wrong)? {
+            // Before the last thing by which the cluster is known goes.
+            Notes::change(&project.context, |notes| notes.ended = true)?;
+            // A machine that was being launched, and is listed only now, holds its group: then all is looked through again.
+            if aws.remove_groups(&mut tell).map_err(wrong)? {
+                return Ok(());
             }
-            false => {}
         }
         if started.elapsed() > RAZED_MAX {
             return Err(Failure::no("not everything is gone yet").because("machines are still ending").hint("run `disco destroy` again"));
