@@ -58,6 +58,11 @@ impl ProcessRecord {
         replace(path, self.to_string().as_bytes(), 0o644)
     }
 
+    /// Whether it is this very process. The number alone may have been somebody else's before it was ours.
+    pub fn is_ours(&self) -> bool {
+        self.pid == std::process::id() && ProcessRecord::of(self.pid).is_ok_and(|ours| ours.as_ref() == Some(self))
+    }
+
     /// # Errors
     /// As pidfd_open(2).
     pub fn alive(&self) -> io::Result<bool> {

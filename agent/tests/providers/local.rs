@@ -240,6 +240,13 @@ fn a_pid_of_somebody_else_is_neither_taken_for_ours_nor_killed() {
         provider.stop("i-2").expect("nothing runs");
     }
     assert!(bystander.0.try_wait().expect("ours").is_none(), "it was killed");
+
+    // A leader that was given the number of an instance that had ended does not take itself for it.
+    let us = ProcessRecord::of(std::process::id()).expect("/proc works").expect("we live");
+    assert!(us.is_ours());
+    ProcessRecord { started: us.started - 1, ..us }.write(&project.instance("i-2").join("pid")).expect("writable");
+    provider.terminate("i-2").expect("nothing runs");
+    assert!(!project.instance("i-2").exists(), "its folder is left");
 }
 
 /// Ends with the test, however that ends.

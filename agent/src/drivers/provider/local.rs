@@ -90,7 +90,7 @@ impl LocalProvider {
     /// The instance's process and its tasks: on a machine of its own they would end together.
     fn end(&self, folder: &Folder) -> Result<(), ProviderError> {
         let process = self.process_of(folder)?;
-        let own = process.as_ref().filter(|process| process.pid == std::process::id());
+        let own = process.as_ref().filter(|process| process.is_ours());
         // Nobody may start a task while we end them, so the daemon goes first, unless it is us who are the daemon.
         if let (Some(process), None) = (&process, own) {
             process.end(PATIENCE).map_err(|source| ProviderError::End { id: folder.id.clone(), pid: process.pid, source })?;
@@ -170,7 +170,7 @@ impl Provider for LocalProvider {
         let Some(folder) = self.instances.open(id)? else { return self.instances.sweep(id) };
         // First: from here on whoever repeats the launch is refused, also if we die now.
         self.instances.bury(&folder)?;
-        if self.process_of(&folder)?.is_some_and(|process| process.pid == std::process::id()) {
+        if self.process_of(&folder)?.is_some_and(|process| process.is_ours()) {
             // A daemon cannot wait for its own end: it only asks, and the next leader's repetition removes the folder.
             return self.end(&folder);
         }
