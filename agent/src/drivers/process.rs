@@ -5,9 +5,10 @@
 
 use super::syscall::{self, ProcessHandle, SIGKILL, SIGTERM};
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -127,6 +128,22 @@ impl FromStr for ProcessRecord {
 /// # Errors
 /// As writing, syncing and renaming.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let (file, unfinished) = write_beside(path, bytes, mode)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+/// The same without waiting for the disk: a reader sees the old or the new one, but a power cut may leave neither. For what may
+/// be lost, on a thread that others wait for.
+///
+/// # Errors
+/// As writing and renaming.
+pub fn replace_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let (_, unfinished) = write_beside(path, bytes, mode)?;
+    fs::rename(&unfinished, path)
+}
+
+fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(File, PathBuf)> {
     use std::os::unix::fs::OpenOptionsExt;
     let unfinished = path.with_extension("unfinished");
     match fs::remove_file(&unfinished) {
@@ -135,6 +152,5 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&unfinished)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+    Ok((file, unfinished))
 }

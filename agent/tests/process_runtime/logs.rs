@@ -11,7 +11,7 @@ use agent::{
     },
     model::limits,
 };
-use futures_lite::FutureExt;
+use futures_lite::{FutureExt, future::block_on};
 use std::{
     collections::BTreeSet,
     fs,
@@ -75,14 +75,15 @@ fn lines_of_several_tasks_come_in_time_order_and_can_be_followed() {
         }
         let mut follower =
             Reader::open(rig.runtime.logs.clone(), Wanted { service: "web".into(), follow: true, ..Wanted::default() }).expect("it opens");
-        let told: BTreeSet<String> = std::iter::from_fn(|| follower.next_line().expect("it reads")).map(|line| line.task).collect();
+        let told: BTreeSet<String> =
+            std::iter::from_fn(|| block_on(follower.next_line()).expect("it reads")).map(|line| line.task).collect();
         assert_eq!(told.len(), 3, "and the lines without an end are held back");
         while woken.try_recv().is_ok() {}
         rig.start(shell(5, "echo five; exec sleep 1000")).await;
         let five = loop {
             woken.recv().await.expect("the runtime lives");
             follower.find_new().expect("it reads");
-            if let Some(line) = follower.next_line().expect("it reads") {
+            if let Some(line) = follower.next_line().await.expect("it reads") {
                 break line;
             }
         };

@@ -18,7 +18,7 @@ use agent::{
     },
 };
 use async_channel::Receiver;
-use futures_lite::FutureExt;
+use futures_lite::{FutureExt, future::block_on};
 use proto::Spawner;
 use std::{
     collections::BTreeMap,
@@ -110,7 +110,7 @@ impl Rig {
 
     pub fn lines(&self, wanted: Wanted) -> Vec<Line> {
         let mut reader = Reader::open(self.runtime.logs.clone(), wanted).expect("the logs can be read");
-        std::iter::from_fn(|| reader.next_line().expect("the logs can be read")).collect()
+        std::iter::from_fn(|| block_on(reader.next_line()).expect("the logs can be read")).collect()
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn here(api: &Arc<Api>, request: &v1::LogsRequest) -> Result<Lines, S
                 return None;
             }
             loop {
-                match reader.next_line() {
+                match reader.next_line().await {
                     Ok(Some(Line { at_ms, task, text, end })) => {
                         return Some((Ok(v1::LogLine { at_ms, task, node, text, end }), (reader, woken, false)));
                     }

@@ -12,6 +12,7 @@ use crate::{
     drivers::wall_clock::wall_ms,
     model::{limits::TASK_LOG_LINE_BYTES_MAX, task::TaskNumber},
 };
+use futures_lite::future;
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -88,10 +89,10 @@ impl Reader {
     ///
     /// # Errors
     /// The disk's.
-    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+    pub async fn next_line(&mut self) -> io::Result<Option<Line>> {
         let (since, follow) = (self.wanted.since_ms, self.wanted.follow);
         for cursor in &mut self.cursors {
-            cursor.fill(since, follow)?;
+            cursor.fill(since, follow).await?;
         }
         let heads = self.cursors.iter_mut().filter(|cursor| cursor.head.is_some());
         let earliest = heads.min_by_key(|cursor| cursor.head.as_ref().map(|line| line.at_ms));
@@ -116,9 +117,14 @@ impl Cursor {
         // Lines that nobody has seen yet get the time of now.
         source.look(wall_ms())?;
         let file = File::open(&source.log)?;
-        let begin = source.begin()?;
-        let offset = if wanted.tail == 0 { begin } else { tail(&file, begin, wanted.tail)? };
-        Ok(Cursor { id, looks: source.looks()?, source, file, offset, piece: Vec::new(), head: None })
+        let (looks, begin) = (source.looks()?, source.begin()?);
+        let mut offset = if wanted.tail == 0 { begin } else { tail(&file, begin, file.metadata()?.len(), wanted.tail)? };
+        // Lines that had ended by then are too old, and need not be read. Only until the first look that is not: clocks are set back.
+        if let Some(old) = looks.iter().take_while(|look| look.at_ms < wanted.since_ms).last() {
+            // One byte more: a line feed right before it ends the line before.
+            offset = offset.max(tail(&file, begin, old.length + 1, 1)?);
+        }
+        Ok(Cursor { id, looks, source, file, offset, piece: Vec::new(), head: None })
     }
 
     /// It was deleted, and read to its end. A last line without an end gets none any more.
@@ -126,23 +132,26 @@ impl Cursor {
         self.head.is_none() && self.file.metadata().is_ok_and(|about| about.nlink() == 0 && about.len() <= self.offset)
     }
 
-    fn fill(&mut self, since_ms: u64, follow: bool) -> io::Result<()> {
+    async fn fill(&mut self, since_ms: u64, follow: bool) -> io::Result<()> {
         while self.head.is_none() {
             let end = self.piece.iter().take(TASK_LOG_LINE_BYTES_MAX).position(|byte| *byte == b'\n');
             let (text, rest) = match end {
                 Some(end) => (end, end + 1),
                 None if self.piece.len() >= TASK_LOG_LINE_BYTES_MAX => (TASK_LOG_LINE_BYTES_MAX, TASK_LOG_LINE_BYTES_MAX),
-                None if self.read_more()? => continue,
+                None if self.read_more()? => {
+                    // Much may be skipped, on the thread that everything else runs on.
+                    future::yield_now().await;
+                    continue;
+                }
                 None if follow || self.piece.is_empty() => return Ok(()),
                 None => (self.piece.len(), self.piece.len()),
             };
             let ends_at = self.offset - (self.piece.len() - rest) as u64;
             let at_ms = self.time_of(ends_at)?;
-            let mut line: Vec<u8> = self.piece.drain(..rest).collect();
-            line.truncate(text);
             if at_ms >= since_ms {
-                self.head = Some(Line { at_ms, task: self.id.clone(), text: line, end: ends_at });
+                self.head = Some(Line { at_ms, task: self.id.clone(), text: self.piece[..text].to_vec(), end: ends_at });
             }
+            self.piece.drain(..rest);
         }
         Ok(())
     }
@@ -175,9 +184,8 @@ impl Cursor {
     }
 }
 
-/// Where the newest `lines` lines begin.
-fn tail(file: &File, begin: u64, lines: u32) -> io::Result<u64> {
-    let length = file.metadata()?.len();
+/// Where the newest `lines` lines of the first `length` bytes begin.
+fn tail(file: &File, begin: u64, length: u64, lines: u32) -> io::Result<u64> {
     let (mut at, mut left) = (length, u64::from(lines));
     let mut piece = vec![0; PIECE];
     while at > begin {
@@ -196,4 +204,57 @@ fn tail(file: &File, begin: u64, lines: u32) -> io::Result<u64> {
         at = from;
     }
     Ok(begin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    /// Where it began to read, and the lines.
+    fn read(folder: &Path, since_ms: u64, tail: u32) -> (u64, Vec<Line>) {
+        let kept = KeptLog { number: TaskNumber(1), service: "web".into(), folder: folder.to_owned() };
+        let wanted = Wanted { since_ms, tail, ..Wanted::default() };
+        let mut cursor = Cursor::open("web.1".into(), &kept, &wanted).expect("the disk works");
+        let begin = cursor.offset;
+        let mut next = || {
+            future::block_on(cursor.fill(since_ms, false)).expect("the disk works");
+            cursor.head.take()
+        };
+        (begin, std::iter::from_fn(&mut next).collect())
+    }
+
+    #[test]
+    fn lines_since_a_time_are_those_of_all_that_are_not_older_and_the_others_are_not_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = LogFile::in_folder(folder.path());
+        let (long, many) = ("x".repeat(TASK_LOG_LINE_BYTES_MAX * 5 / 2), "a line\n".repeat(5_000));
+        // A line that is not whole when it is seen, one longer than is shown, and a clock that was set back.
+        let grown = [
+            (10, "one\ntwo\n"),
+            (20, "thr"),
+            (30, "ee\nfour\n"),
+            (40, &long),
+            (50, "x\nfive\n"),
+            (45, &many),
+            (60, "six\n\nseven\n"),
+            (70, "8"),
+        ];
+        let mut text = String::new();
+        for (at_ms, more) in grown {
+            text.push_str(more);
+            fs::write(&log.log, &text).expect("the disk works");
+            log.look(at_ms).expect("the disk works");
+        }
+        for tail in [0, 1, 3, 5_003, 5_005] {
+            let (_, all) = read(folder.path(), 0, tail);
+            for since_ms in (0..=75).step_by(5) {
+                let newer: Vec<&Line> = all.iter().filter(|line| line.at_ms >= since_ms).collect();
+                assert!(read(folder.path(), since_ms, tail).1.iter().eq(newer), "the newest {tail} since {since_ms}");
+            }
+        }
+        assert_eq!(read(folder.path(), 0, 0).1[2].text, b"three");
+        assert_eq!(read(folder.path(), 30, 0).0, 8, "from the line that was not whole");
+        assert!(read(folder.path(), 70, 0).0 > 35_000, "what is too old is not read");
+    }
 }

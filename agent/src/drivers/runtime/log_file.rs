@@ -2,6 +2,7 @@
 //!
 //! No process of ours is between the program and its file, so nobody stamps its lines; what we can say is when we saw the
 //! file that long. A line's time is that of the first look that saw its end, at most a fraction of a second late.
+//! Nobody waits for the disk here: looks are taken on the thread that everything else runs on, and times may be lost.
 
 use crate::{
     drivers::{process, syscall},
@@ -56,7 +57,7 @@ impl LogFile {
             let looks = self.looks()?;
             let (older, newer) = looks.split_at(looks.len() / 2);
             let kept: Vec<u8> = older.iter().skip(1).step_by(2).chain(newer).flat_map(|look| bytes(*look)).collect();
-            process::replace(&self.times, &kept, 0o600)?;
+            process::replace_unsynced(&self.times, &kept, 0o600)?;
         }
         let mut times = OpenOptions::new().append(true).create(true).open(&self.times)?;
         times.write_all(&bytes(Look { at_ms: now_ms, length }))?;
@@ -142,7 +143,7 @@ impl LogFile {
             // No holes here: all of it goes, and what counts from its beginning with it.
             Err(error) if error.raw_os_error() == Some(syscall::EOPNOTSUPP) => {
                 file.set_len(0)?;
-                process::replace(&self.times, &[], 0o600)
+                process::replace_unsynced(&self.times, &[], 0o600)
             }
             Err(error) => Err(error),
         }

@@ -134,10 +134,7 @@ impl Tasks {
     /// # Errors
     /// The disk's.
     pub fn write_end(&self, task: &TaskFile) -> io::Result<()> {
-        let path = self.folder(task.number()).join("task");
-        let unfinished = path.with_extension("unfinished");
-        fs::write(&unfinished, codec::encode(task))?;
-        fs::rename(unfinished, path)
+        process::replace_unsynced(&self.folder(task.number()).join("task"), &codec::encode(task), 0o600)
     }
 
     /// # Errors
