@@ -189,7 +189,7 @@ fn a_started_daemon_removes_the_groups_that_a_killed_one_left() {
     let (agent, _) = AgentSide::begin("tasks", folder.path(), node);
     agent.kill();
     let groups = groups_of(folder.path());
-    groups.iter().for_each(|node| fs::create_dir(node.join("99")).expect("where there are groups, we may make them"));
+    groups.iter().for_each(|node| fs::create_dir_all(node.join("99/inside")).expect("where there are groups, we may make them"));
     common::block_on(async |spawner| {
         let rig = Rig::open(folder.path(), node, &spawner);
         for _ in 1..=3 {
@@ -211,7 +211,7 @@ fn what_a_dead_daemon_recorded_can_be_ended_from_outside() {
     agent.kill();
     let groups = groups_of(folder.path());
     // Of a task whose record the daemon did not come to write.
-    groups.iter().for_each(|node| fs::create_dir(node.join("99")).expect("where there are groups, we may make them"));
+    groups.iter().for_each(|node| fs::create_dir_all(node.join("99/inside")).expect("where there are groups, we may make them"));
     agent::drivers::runtime::end_recorded(&folder.path().join("tasks"), Duration::from_secs(5)).expect("they are ours to end");
     assert!(words.iter().all(|pid| !lives(pid.parse().expect("a pid"))));
     assert!(groups.iter().all(|node| !node.exists()), "{groups:?}");

@@ -24,6 +24,9 @@ const PERIOD_US: u64 = 100_000;
 /// How long a group may count a process that has ended, and how often one looks.
 const SETTLED_WITHIN: Duration = Duration::from_millis(200);
 const SETTLES_IN: Duration = Duration::from_millis(2);
+/// A task that runs as root may make groups inside its own: so many levels of them are looked through, for so many processes at once.
+const LEVELS_MAX: usize = 16;
+const MEMBERS_MAX: usize = 4096;
 /// The kernel refuses less (`min_cfs_quota_period`).
 const QUOTA_US_MIN: u64 = 1_000;
 
@@ -62,9 +65,13 @@ impl Cgroups {
     /// The group cannot be made or entered.
     pub fn enclose(&self, name: &str, pid: u32, memory: Option<u64>, cpus_milli: Option<u32>) -> io::Result<(PathBuf, bool)> {
         let leaf = self.tasks.join(name);
-        self.with_parent(|_| match fs::create_dir(&leaf) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
+        self.with_parent(|_| {
+            // One that is left from before may have groups inside, and would take no process.
+            remove_if_empty(&leaf);
+            match fs::create_dir(&leaf) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            }
         })?;
         let mut limited = true;
         if let Some(bytes) = memory {
@@ -80,7 +87,7 @@ impl Cgroups {
         Ok((leaf, limited))
     }
 
-    /// Removes an empty group, and the parent if it was the last.
+    /// Removes an empty group with those inside it, and the parent if it was the last.
     ///
     /// # Errors
     /// Something still runs in it.
@@ -115,13 +122,14 @@ pub fn around(leaf: &Path, node: NodeId) -> Option<&Path> {
     leaf.parent().filter(|group| group.ends_with(name_of(node)))
 }
 
-/// Removes the group of a task of which nothing runs any more.
+/// Removes the group of a task of which nothing runs any more, and those it made inside.
 ///
 /// # Errors
 /// Something still runs in it.
 pub fn remove(leaf: &Path) -> io::Result<()> {
     let deadline = Instant::now() + SETTLED_WITHIN;
     loop {
+        remove_inside(leaf, LEVELS_MAX);
         match fs::remove_dir(leaf) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             // What was just killed counts until the kernel has switched away from it for the last time.
@@ -133,12 +141,33 @@ pub fn remove(leaf: &Path) -> io::Result<()> {
 
 /// Removes of a node's group what nothing runs in, and the group itself if nothing is left in it.
 pub fn remove_empty(node: &Path) {
-    let leaves = fs::read_dir(node).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    for leaf in leaves {
-        // Refused where something runs: that is what the groups are for.
-        let _ = fs::remove_dir(leaf.path());
-    }
+    inside(node).for_each(|leaf| remove_if_empty(&leaf));
     let _ = fs::remove_dir(node);
+}
+
+/// Whole or not at all: a task that runs keeps also those of its groups that are empty now.
+fn remove_if_empty(leaf: &Path) {
+    if members(leaf).is_empty() {
+        remove_inside(leaf, LEVELS_MAX);
+        // Refused where something runs after all: that is what the groups are for.
+        let _ = fs::remove_dir(leaf);
+    }
+}
+
+/// The innermost first: a group with others inside cannot be removed.
+fn remove_inside(group: &Path, levels: usize) {
+    for inner in inside(group) {
+        if levels > 1 {
+            remove_inside(&inner, levels - 1);
+        }
+        let _ = fs::remove_dir(inner);
+    }
+}
+
+/// The groups right inside a group; none if there is no such group.
+fn inside(group: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
 }
 
 /// Gives a group's children the memory and cpu controllers.
@@ -189,10 +218,23 @@ fn mounted_at(mounts: &str, own: &str) -> Option<PathBuf> {
     })
 }
 
-/// The processes of a group; none if there is no such group.
+/// Processes of a group and of those inside it, not all if there are very many; none if there is no such group.
 pub fn members(group: &Path) -> Vec<u32> {
+    let mut found = Vec::new();
+    gather(group, LEVELS_MAX, &mut found);
+    found
+}
+
+fn gather(group: &Path, levels: usize, found: &mut Vec<u32>) {
     let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+    let room = MEMBERS_MAX - found.len();
+    found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(room));
+    for inner in inside(group) {
+        if levels == 0 || found.len() == MEMBERS_MAX {
+            return;
+        }
+        gather(&inner, levels - 1, found);
+    }
 }
 
 /// Kills all of a group at once (Linux 5.14).
@@ -216,5 +258,47 @@ mod tests {
         let in_a_container = "42 25 0:39 /box /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         assert_eq!(mounted_at(in_a_container, "/box/a"), Some(PathBuf::from("/sys/fs/cgroup/a")));
         assert_eq!(mounted_at("25 30 0:23 / / rw - ext4 x rw\n", "/"), None);
+    }
+
+    #[test]
+    fn groups_go_with_all_that_is_inside_and_not_at_all_where_something_runs() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = folder.path().join("node");
+        for made in ["1/a/b/c", "1/d", "2", "3/a/b", "3/c"] {
+            fs::create_dir_all(node.join(made)).expect("the disk works");
+        }
+        // A plain folder with a file in it is kept as a group is that has a process.
+        fs::write(node.join("3/a/b/cgroup.procs"), "7\n8\n").expect("the disk works");
+        assert_eq!(members(&node.join("3")), [7, 8]);
+        assert_eq!(members(&node.join("1")), [0; 0]);
+        remove_empty(&node);
+        assert!(node.join("3/c").exists(), "a task that runs keeps its groups");
+        assert!(!node.join("1").exists() && !node.join("2").exists());
+        fs::remove_file(node.join("3/a/b/cgroup.procs")).expect("the disk works");
+        remove(&node.join("3")).expect("nothing runs in it");
+        remove_empty(&node);
+        assert!(!node.exists());
+    }
+
+    #[test]
+    fn a_task_that_made_groups_of_its_own_leaves_none_and_may_start_again() {
+        let node = NodeId(u64::from(std::process::id()) << 32);
+        // Where this machine lets us make none there is nothing to leave.
+        let Some(cgroups) = Cgroups::find(node) else { return };
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep exists");
+        for inner in ["a/b", "c"] {
+            let pid = child.id();
+            let leaf = cgroups.enclose("1", pid, None, None).expect("it takes a process").0;
+            let deep = leaf.join(inner);
+            fs::create_dir_all(&deep).expect("who may make a group may make more inside");
+            fs::write(deep.join("cgroup.procs"), pid.to_string()).expect("who may make a group may fill it");
+            assert_eq!(members(&leaf), [pid]);
+            remove_empty(&cgroups.tasks);
+            assert!(deep.exists(), "it runs");
+            fs::write(cgroups.base.join("cgroup.procs"), pid.to_string()).expect("it came from there");
+        }
+        child.kill().and_then(|()| child.wait()).expect("it is ours");
+        cgroups.remove(&cgroups.tasks.join("1")).expect("nothing runs in it");
+        assert!(!cgroups.tasks.exists());
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     drivers::{
         process::ProcessRecord,
-        syscall::{ExecFailure, HeldChild, ProcessHandle, Program, Step},
+        syscall::{self, ExecFailure, HeldChild, ProcessHandle, Program, Step},
     },
     model::{ids::NodeId, service::ServiceSpec, task::TaskOrder},
 };
@@ -71,7 +71,7 @@ pub fn start(
         arguments: spec.command.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
         environment: environment.iter().map(|(name, value)| c_string(format!("{name}={value}"))).collect::<Result<_, _>>()?,
         cwd: c_string(cwd.to_string_lossy().into_owned())?,
-        identity: user.as_ref().map(|user| user.identity.clone()),
+        identity: user.as_ref().and_then(|user| user.to_become(syscall::effective_uid())),
         data_bytes_max: spec.memory.filter(|_| !can_limit),
         nice: if spec.cpus_milli.is_some() && !can_limit { NICE } else { 0 },
     };

@@ -11,6 +11,14 @@ pub struct User {
     pub identity: Identity,
 }
 
+impl User {
+    /// What a child of a process with the effective uid `ours` has to take on. Only root may: [`find`] lets others name nobody but
+    /// themselves, whom their children are already, and even the groups one has need CAP_SETGID to be set (setgroups(2)).
+    pub fn to_become(&self, ours: u32) -> Option<Identity> {
+        (ours == 0).then(|| self.identity.clone())
+    }
+}
+
 /// A name, or a number that is somebody's.
 ///
 /// # Errors
@@ -59,5 +67,13 @@ mod tests {
         assert_eq!(web.home, "/var/www");
         assert_eq!(look_up("33", users, groups), Some(web));
         assert_eq!(look_up("nobody", users, groups), None);
+    }
+
+    #[test]
+    fn only_root_has_to_become_somebody() {
+        let identity = Identity { uid: 33, gid: 33, groups: vec![33, 50] };
+        let web = User { name: "web".into(), home: "/var/www".into(), identity: identity.clone() };
+        assert_eq!(web.to_become(0), Some(identity));
+        assert_eq!(web.to_become(33), None, "it is web already");
     }
 }
