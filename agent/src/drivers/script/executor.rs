@@ -47,6 +47,8 @@ pub enum State {
 /// The process and the line to it.
 pub struct Executor {
     child: Child,
+    /// How it ended, once we have waited for it.
+    ended: Option<ExitStatus>,
     socket: Async<UnixStream>,
     decoder: Decoder,
     pub state: State,
@@ -96,8 +98,9 @@ impl Executor {
             command.env_clear().envs(environment);
         }
         syscall::prepare_child(&mut command, ChildSetup { descriptor_3: Some(OwnedFd::from(theirs)), own_group: true });
-        let child = command.spawn()?;
-        Ok(Executor { child, socket: Async::new(ours)?, decoder: Decoder::default(), state: State::Fresh })
+        // First: what fails after the spawn would leave a process that nobody holds.
+        let socket = Async::new(ours)?;
+        Ok(Executor { child: command.spawn()?, ended: None, socket, decoder: Decoder::default(), state: State::Fresh })
     }
 
     pub fn pid(&self) -> u32 {
@@ -213,15 +216,29 @@ impl Executor {
 
     /// Kills the whole group and takes the executor's status and last words.
     pub fn bury(mut self) -> (ExitStatus, String) {
-        // Its programs share the group. It is ours until we wait for it, so the number is not somebody else's by now.
-        let _ = syscall::signal_group(self.child.id(), syscall::SIGKILL);
-        let status = self.child.wait().unwrap_or_default();
+        let status = self.end();
         let mut words = Vec::new();
         if let Some(stderr) = self.child.stderr.take() {
             // Nobody holds the other end any more (programs have pipes of their own), so this ends.
             let _ = stderr.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words);
         }
         (status, String::from_utf8_lossy(&words).trim().to_owned())
+    }
+
+    /// Kills the whole group and waits for the executor, once.
+    fn end(&mut self) -> ExitStatus {
+        *self.ended.get_or_insert_with(|| {
+            // Its programs share the group. It is ours until we wait for it, so the number is not somebody else's by now.
+            let _ = syscall::signal_group(self.child.id(), syscall::SIGKILL);
+            self.child.wait().unwrap_or_default()
+        })
+    }
+}
+
+/// Whoever gives up a call, also in the middle of a start, leaves no process behind: std's `Child` would.
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -248,4 +265,23 @@ async fn answered(operations: &mut Vec<Operation<'_>>) -> Step {
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeMap, path::Path};
+
+    #[test]
+    fn an_executor_that_is_given_up_during_its_start_is_gone() {
+        // It runs and never says that it is there.
+        let options = ScriptOptions { exe: "yes".into(), ..ScriptOptions::new(Modules::Memory(BTreeMap::new())) };
+        let mut executor = Executor::spawn(&options).expect("yes(1) is everywhere");
+        let process = format!("/proc/{}", executor.pid());
+        let start = ToChild::Start { modules: options.modules.clone(), memory_bytes: 0, idle_ms: 0, commands_max: 0, rehearsal: false };
+        let greeting = future::block_on(future::poll_once(executor.greet(&start)));
+        assert!(greeting.is_none() && Path::new(&process).exists());
+        drop(executor);
+        assert!(!Path::new(&process).exists(), "it runs, or nobody waited for it");
+    }
 }
