@@ -134,7 +134,9 @@ impl DataDir {
             originating: identity.originating,
         };
         let text = toml::to_string(&file).expect("five plain fields are a TOML table");
-        self.save("identity.toml", text.as_bytes())
+        self.save("identity.toml", text.as_bytes())?;
+        // A new name lasts only when the folder that holds it is synced (fsync(2)): the store must not outlast what says whose it is.
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.path))
     }
 
     /// Managers as this node last heard of them; after a restart it finds its cluster by them.
@@ -190,6 +192,8 @@ impl DataDir {
         })
     }
 
+    /// A power cut may bring back the file before. The folder is not synced: the assignment is written on the daemon's one thread,
+    /// where a second wait for the disk would double how long heartbeats stand still.
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
         let path = self.file(name);
         process::replace(&path, bytes, 0o600).map_err(failed("write", &path))
