@@ -280,14 +280,23 @@ mod tests {
         assert!(!node.exists());
     }
 
+    /// Ends with the test, however that ends.
+    struct Task(std::process::Child);
+
+    impl Drop for Task {
+        fn drop(&mut self) {
+            let _ = self.0.kill().and_then(|()| self.0.wait());
+        }
+    }
+
     #[test]
     fn a_task_that_made_groups_of_its_own_leaves_none_and_may_start_again() {
         let node = NodeId(u64::from(std::process::id()) << 32);
         // Where this machine lets us make none there is nothing to leave.
         let Some(cgroups) = Cgroups::find(node) else { return };
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep exists");
+        let task = std::process::Command::new("sleep").arg("1000").spawn().map(Task).expect("sleep exists");
         for inner in ["a/b", "c"] {
-            let pid = child.id();
+            let pid = task.0.id();
             let leaf = cgroups.enclose("1", pid, None, None).expect("it takes a process").0;
             let deep = leaf.join(inner);
             fs::create_dir_all(&deep).expect("who may make a group may make more inside");
@@ -297,7 +306,7 @@ mod tests {
             assert!(deep.exists(), "it runs");
             fs::write(cgroups.base.join("cgroup.procs"), pid.to_string()).expect("it came from there");
         }
-        child.kill().and_then(|()| child.wait()).expect("it is ours");
+        drop(task);
         cgroups.remove(&cgroups.tasks.join("1")).expect("nothing runs in it");
         assert!(!cgroups.tasks.exists());
     }
