@@ -2,6 +2,7 @@
 
 mod common;
 
+use agent::drivers::provider::unit;
 use common::{Chance, Project, rounds, text, wait_until};
 use std::{
     fs,
@@ -204,6 +205,17 @@ fn three_machines_become_a_cluster_that_is_mended_and_leaves_nothing_behind() {
     lab.start(3);
     wait_until(SOON, "it is back", || lab.nodes("ready").len() == 3, || lab.tell());
 
+    // A machine that gets another name in the list (to getaddrinfo(3) it is one address) is a node as before.
+    let hosts = fs::read_to_string(lab.project.path().join("hosts.js")).expect("it is there");
+    let renamed = format!("'0x7f{}'", lab.address(2).strip_prefix("127").expect("it is a loopback address"));
+    lab.project.write("hosts.js", &hosts.replace(&format!("'{}'", lab.address(2)), &renamed));
+    let words = lab.refused(&["bootstrap", "--yes"]);
+    assert!(words.contains(&format!("known as {}:5080", lab.address(2))) && words.contains("hint: list it as"), "{words}");
+    lab.are_nodes(3);
+    lab.write_scripts();
+    lab.ok(&["bootstrap", "--yes"]);
+    lab.are_nodes(3);
+
     // A machine that ends up in another project's list is left alone.
     let other = Project::new();
     for name in ["client.js", "cluster.js", "hosts.js"] {
@@ -311,6 +323,20 @@ fn every_way_in_that_ssh_has_and_none_that_it_has_not() {
     lab.ok(&["bootstrap", "--yes"]);
     lab.are_nodes(1);
     ends(&lab, 1);
+
+    // Somebody else has the user's name: nobody is taken over, logged in as, or removed.
+    lab.machine_ok(&["run", "m1", "useradd", "--create-home", "disco"]);
+    write_one(1, "admin", Some(lab.host_key(1)));
+    let words = lab.refused(&["bootstrap", "--yes"]);
+    assert!(words.contains("there is a user `disco` on host") && words.contains("its home is /home/disco"), "{words}");
+    write_one(1, "disco", Some(lab.host_key(1)));
+    let words = lab.refused(&["bootstrap", "--yes"]);
+    assert!(words.contains(&format!("cannot log in to host {} as `disco`", lab.address(1))), "{words}");
+    lab.ok(&["destroy", "--yes"]);
+    let set_up = lab.machine(&["run", "m1", "sh", "-c", &unit::setup()]);
+    assert!(text(&set_up.stderr).contains("there is a user `disco` on this machine that is not ours"), "{}", text(&set_up.stderr));
+    assert!(lab.machine(&["run", "m1", "sh", "-c", unit::REMOVAL]).status.success());
+    assert_eq!(lab.machine_ok(&["run", "m1", "id", "-un", "disco"]), "disco\n");
 
     // Nobody said which key it has: it is not spoken to, and its key is told.
     write_one(2, "root", None);

@@ -7,6 +7,7 @@ use super::admission::{self, FIRST_NODE_MAX, LOOK_AGAIN};
 use super::inventory::{Entry, Inventory};
 use super::options::Options;
 use super::project::Project;
+use super::whose;
 use crate::client::{Patience, mismatched};
 use crate::commands::scale;
 use crate::install::machine::{Found, Installed, Machine};
@@ -75,7 +76,8 @@ async fn install_first(project: &mut Project) -> Result<(), Failure> {
     }
     let machine = connect(project, &first).await?;
     let found = look(&machine).await?;
-    check_owner(&first, &found, cluster)?;
+    whose::check_owner(&first, &found, cluster)?;
+    whose::check_user(&first, &found)?;
     let config = NodeConfig {
         name: &first.node_name(),
         instance: "",
@@ -138,17 +140,6 @@ fn cluster_of(project: &mut Project) -> Result<(ClusterId, String), Failure> {
     let site = project.site()?;
     let id = site.cluster.cluster_id().expect("the journal's id was parsed before it was taken");
     Ok((id, site.cluster.name.clone()))
-}
-
-/// A machine that is a node of another cluster is left alone.
-fn check_owner(entry: &Entry, found: &Found, cluster: ClusterId) -> Result<(), Failure> {
-    match &found.cluster {
-        Some(other) if *other != cluster.to_string() => {
-            Err(Failure::no(format!("host {} is a node of another cluster ({other})", entry.address))
-                .hint("end that one with `disco destroy` in its own folder, or remove /var/lib/disco there if nothing of it is needed"))
-        }
-        _ => Ok(()),
-    }
 }
 
 async fn connect(project: &Project, entry: &Entry) -> Result<Machine, Failure> {
@@ -292,7 +283,8 @@ async fn visit(entry: Entry, target: Target) -> Result<Visit, Failure> {
 /// What the host has once nothing is in the way of its node, and the configuration it needs, if it has to join.
 async fn prepare(project: &mut Project, entry: &Entry, machine: &Machine, mut found: Found) -> Result<(Found, Option<String>), Failure> {
     let (cluster, name) = cluster_of(project)?;
-    check_owner(entry, &found, cluster)?;
+    whose::check_owner(entry, &found, cluster)?;
+    whose::check_user(entry, &found)?;
     if is_member(project, entry, &found).await? {
         return Ok((found, None));
     }
@@ -349,15 +341,16 @@ async fn status(project: &mut Project) -> Result<v1::Status, Failure> {
 
 /// What the cluster has at the host's address: one node, or what is left of former ones.
 async fn nodes_at(project: &mut Project, entry: &Entry) -> Result<Vec<v1::Node>, Failure> {
-    let address = entry.node_address();
-    let here = |node: &v1::Node| node.address == address && node.state != "left";
-    Ok(status(project).await?.nodes.into_iter().filter(here).collect())
+    Ok(status(project).await?.nodes.into_iter().filter(|node| whose::is_at(entry, node)).collect())
 }
 
-/// Whether the host's identity is that of a node of the cluster. Others at its address are ghosts, and taken out.
+/// Whether the host's identity is that of a node of the cluster. Others at its address are ghosts, and taken out. A node
+/// that the cluster knows by another address is an error.
 async fn is_member(project: &mut Project, entry: &Entry, found: &Found) -> Result<bool, Failure> {
-    let (own, ghosts): (Vec<_>, Vec<_>) =
-        nodes_at(project, entry).await?.into_iter().partition(|node| found.node.as_ref() == Some(&node.id));
+    let nodes = status(project).await?.nodes;
+    whose::check_name(&nodes, entry, found)?;
+    let here = nodes.into_iter().filter(|node| whose::is_at(entry, node));
+    let (own, ghosts): (Vec<_>, Vec<_>) = here.partition(|node| found.node.as_ref() == Some(&node.id));
     if own.is_empty() {
         return Ok(false);
     }
@@ -403,21 +396,26 @@ async fn dismiss(project: &mut Project, entry: &Entry) -> Result<(), Failure> {
     for node in nodes_at(project, entry).await? {
         remove(project, &node).await?;
     }
+    if !entry.touched {
+        return Ok(());
+    }
+    let staying = status(project).await?.nodes;
     // The cluster is rid of it. A machine that died for good must not stand in the way of every later scale.
-    if entry.touched
-        && let Err(failure) = uninstall(project, entry).await
-    {
+    if let Err(failure) = uninstall(project, entry, &staying).await {
         project.progress.line(format!("{}; something of ours may be left on it", failure.in_one_line()));
     }
     Ok(())
 }
 
-async fn uninstall(project: &mut Project, entry: &Entry) -> Result<(), Failure> {
+/// Leaves a machine alone that is one of the nodes `staying`, under another address: then only this entry ends.
+async fn uninstall(project: &mut Project, entry: &Entry, staying: &[v1::Node]) -> Result<(), Failure> {
     let machine = connect(project, entry).await?;
     let found = look(&machine).await?;
     let (cluster, _) = cluster_of(project)?;
-    // Another cluster's node is not ours to end.
-    if check_owner(entry, &found, cluster).is_ok() {
+    if let Some(node) = whose::known_elsewhere(staying, entry, &found) {
+        project.progress.line(format!("host {} is left as it is: it is node {}, at {}", entry.address, node.name, node.address));
+    } else if whose::check_owner(entry, &found, cluster).is_ok() {
+        // Another cluster's node is not ours to end.
         machine.uninstall().await.map_err(|e| e.failure(format!("cannot uninstall from host {}", entry.address)))?;
         project.progress.line(format!("host {} has no node any more", entry.address));
     }
@@ -439,7 +437,7 @@ pub async fn revive(project: &mut Project) -> Result<(), Failure> {
         let started = async {
             let machine = connect(project, &entry).await?;
             let found = look(&machine).await?;
-            check_owner(&entry, &found, cluster)?;
+            whose::check_owner(&entry, &found, cluster)?;
             // Without its identity it can only join anew, and for that somebody has to answer.
             if found.cluster.is_none() { Ok(()) } else { install(project, &entry, &machine, &found, None).await }
         };
@@ -462,7 +460,7 @@ pub async fn destroy(project: &mut Project) -> Result<(), Failure> {
     let touched: Vec<Entry> = Inventory::read(&project.context)?.hosts.into_iter().filter(|entry| entry.touched).collect();
     let mut failures = Vec::new();
     for entry in touched {
-        if let Err(failure) = uninstall(project, &entry).await {
+        if let Err(failure) = uninstall(project, &entry, &[]).await {
             project.progress.line(failure.in_one_line());
             failures.push((entry, failure));
         }

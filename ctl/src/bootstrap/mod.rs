@@ -1,7 +1,8 @@
 //! What client.js stands on: its verbs, as steps that are journaled before they are taken and may be taken again.
 //!
 //! `script` runs the hooks, `ops` answers what they ask, `project` holds the folder, the journal, the provider and the
-//! way to the cluster; `steps` are the verbs themselves, `hosts` the same for machines that exist (`inventory` remembers which), `revive` starts again what was running before a power cut, `load`
+//! way to the cluster; `steps` are the verbs themselves, `hosts` the same for machines that exist (`inventory` remembers which, `whose` says what
+//! may not be touched), `revive` starts again what was running before a power cut, `load`
 //! gives the cluster its script.
 
 pub mod admission;
@@ -17,3 +18,4 @@ pub mod rehearsal;
 pub mod revive;
 pub mod script;
 pub mod steps;
+pub mod whose;

@@ -4,6 +4,7 @@ use super::aws;
 use super::hosts;
 use super::inventory::Inventory;
 use super::options::Options;
+use super::whose;
 use crate::client::{Client, Patience};
 use crate::commands::addresses;
 use crate::context::{AWS, ClusterFile, Context, JOURNAL, Lock};
@@ -194,6 +195,7 @@ impl Project {
             let before = Inventory::read(&self.context)?;
             let mut inventory = before.clone();
             inventory.take(&options.hosts());
+            whose::check_logins(&inventory)?;
             if inventory != before {
                 inventory.write(&self.context)?;
             }

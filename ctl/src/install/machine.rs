@@ -47,6 +47,10 @@ pub struct Found {
     /// Of which cluster the machine is a node.
     pub cluster: Option<String>,
     pub node: Option<String>,
+    /// `host:port` of its node, as the configuration says it.
+    pub advertised: Option<String>,
+    /// The home of a user of the node's name who is not ours.
+    pub stranger: Option<String>,
 }
 
 /// What an installation changed.
@@ -65,7 +69,10 @@ const LOOK: &str = "\
 sum() { [ ! -f \"$2\" ] || echo \"$1=$(sha256sum \"$2\" | cut -d' ' -f1)\"; }
 sum program /usr/local/bin/discod
 sum waiting /usr/local/bin/.discod.new
+home=~disco
+[ \"$home\" = /var/lib/disco ] || [ \"$home\" = '~disco' ] || echo \"stranger=$home\"
 [ ! -f /etc/disco/disco.toml ] || echo configured=yes
+[ ! -f /etc/disco/disco.toml ] || sed -n 's/^advertise = \"\\(.*\\)\"$/advertised=\\1/p' /etc/disco/disco.toml
 [ ! -f /var/lib/disco/identity.toml ] || sed -n 's/^\\(cluster\\|node\\) = \"\\([0-9a-f]*\\)\"$/\\1=\\2/p' /var/lib/disco/identity.toml";
 
 impl Machine {
@@ -254,6 +261,8 @@ fn found(text: &str) -> Found {
             "configured" => found.configured = true,
             "cluster" => found.cluster = Some(value),
             "node" => found.node = Some(value),
+            "advertised" => found.advertised = Some(value),
+            "stranger" => found.stranger = Some(value),
             _ => {}
         }
     }
@@ -267,12 +276,15 @@ mod tests {
     #[test]
     fn what_a_machine_says_of_itself_is_read() {
         assert_eq!(found(""), Found::default());
-        let told = found("program=ab\nconfigured=yes\ncluster=0000000000000007\nnode=12\nnonsense\n");
+        let told =
+            found("program=ab\nconfigured=yes\ncluster=0000000000000007\nnode=12\nadvertised=[::1]:5080\nstranger=/home/disco\nnonsense\n");
         let expected = Found {
             program: Some("ab".into()),
             configured: true,
             cluster: Some("0000000000000007".into()),
             node: Some("12".into()),
+            advertised: Some("[::1]:5080".into()),
+            stranger: Some("/home/disco".into()),
             ..Found::default()
         };
         assert_eq!(told, expected);

@@ -1,7 +1,8 @@
 //! Finds the `discod` for a machine's architecture among the files that may be it.
 //!
-//! Looked at in order: the folder of `--binaries`, the program of `--discod`, the folder `disco` lies in, the project
-//! folder. Names do not decide, the file does: an ELF header says what machine it is for.
+//! The program is looked for in the folder of `--binaries` (or `$DISCO_BINARIES`) alone, if it is given; otherwise as
+//! `--discod`, beside `disco`, and in the project folder. In a folder the names are `discod-ARCH`, `ARCH/discod`, `discod`.
+//! Names do not decide, the file does: an ELF header says what machine it is for.
 
 use crate::context::read_whole;
 use crate::message::Failure;

@@ -77,9 +77,13 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 fail() { echo "$*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail 'this has to run as root'
 [ -d /run/systemd/system ] || fail 'systemd does not run on this machine'
-if ! id disco >/dev/null 2>&1; then
-    useradd --system --user-group --home-dir /var/lib/disco --no-create-home --shell /usr/sbin/nologin disco
-fi
+# A shell leaves ~NAME as it is if there is no such user.
+home=~disco
+case $home in
+    /var/lib/disco) ;;
+    '~disco') useradd --system --user-group --home-dir /var/lib/disco --no-create-home --shell /usr/sbin/nologin disco ;;
+    *) fail "there is a user \`disco\` on this machine that is not ours: its home is $home, not /var/lib/disco" ;;
+esac
 mkdir -p /etc/disco /var/lib/disco
 chown root:disco /etc/disco && chmod 750 /etc/disco
 chown disco:disco /var/lib/disco && chmod 700 /var/lib/disco
@@ -116,12 +120,14 @@ systemctl enable disco.service >/dev/null 2>&1
 if [ -n "$changed" ]; then systemctl --no-block restart disco.service; else systemctl --no-block start disco.service; fi
 "#;
 
-/// Takes everything away again: the node with its tasks, its data, the unit, the user. Also a script for root.
+/// Takes everything away again: the node with its tasks, its data, the unit, the user. Also a script for root. A user of
+/// that name who has another home is somebody else: neither the user nor its processes are touched.
 pub const REMOVAL: &str = r#"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 systemctl disable disco.service >/dev/null 2>&1
 systemctl stop disco.service >/dev/null 2>&1
+ours() { home=~disco; [ "$home" = /var/lib/disco ]; }
 # The unit leaves tasks running; they are the user's only processes.
-if id disco >/dev/null 2>&1; then
+if ours; then
     own() { for status in /proc/[0-9]*/status; do
         [ "$(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p' "$status" 2>/dev/null)" != "$(id -u disco)" ] || basename "${status%/status}"
     done; }
@@ -138,7 +144,7 @@ systemctl daemon-reload >/dev/null 2>&1
 # The deepest first; one in which something runs stays.
 find /sys/fs/cgroup -depth -type d -path '*/disco.service/*' -exec rmdir {} \; 2>/dev/null
 rm -rf /etc/disco /var/lib/disco
-! id disco >/dev/null 2>&1 || userdel disco >/dev/null 2>&1
+! ours || userdel disco >/dev/null 2>&1
 [ ! -e /usr/local/bin/discod ] && [ ! -e /var/lib/disco ]
 "#;
 
