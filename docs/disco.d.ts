@@ -113,7 +113,7 @@ declare class Cluster {
   ssh_install(): Promise<void>;
   join(): Promise<void>;
   destroy(): Promise<void>;
-  /** Sets how many nodes the cluster keeps; resolves when that many are healthy members. (client.js; cluster.js after configure()) */
+  /** Sets how many nodes the cluster keeps; resolves when that many are healthy members. (client.js; cluster.js after configure(), but not with HostsProvider, whose machines only `disco` gets onto) */
   scale(nodes: number): Promise<void>;
 
   // ---- what is there

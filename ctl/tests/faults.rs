@@ -5,6 +5,8 @@ mod common;
 use common::{Chance, Project, Writing, is_running, kill, rounds, text, wait_until};
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -131,6 +133,13 @@ fn a_lost_majority_is_named_and_the_cluster_goes_on_without_it_only_when_that_is
     assert!(refused.contains("it ends at index"), "{refused}");
     assert!(refused.contains("nothing was changed"), "{refused}");
     assert!(no(&["recover", "--consent", "wrong"]).contains("nothing was changed"));
+    let watch = project.command(&["status", "--watch", "--stale", "--json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut watch = watch.expect("disco starts");
+    let mut first = String::new();
+    let heard = BufReader::new(watch.stdout.take().expect("it is piped")).read_line(&mut first);
+    let _ = watch.kill();
+    let _ = watch.wait();
+    assert!(heard.is_ok() && first.contains("no majority of the 3 managers"), "{first}");
 
     for (instance, _) in &lost {
         // A machine that is gone took its tasks with it.

@@ -33,10 +33,14 @@ impl Machine {
     }
 
     /// `disco --socket`, as on that machine.
-    fn disco(&self, args: &[&str]) -> Output {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(DISCO);
         command.args(args).arg("--socket").arg(self.disk.join("data/control.sock")).env("NO_COLOR", "1").stdin(Stdio::null());
-        command.output().expect("disco starts")
+        command
+    }
+
+    fn disco(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("disco starts")
     }
 
     fn status(&self) -> Option<Value> {
@@ -103,4 +107,15 @@ fn machines_that_start_from_an_image_at_once_are_one_cluster_that_a_person_can_u
     }
     wait_until(SOON, "three managers", || seen(&|status| count(status, "role", "manager") == 3).is_some(), all_logs);
     assert!(machines.iter().all(|machine| machine.disco(&["kv", "set", "k", "v"]).status.success()), "each of them writes");
+
+    // Nothing here makes a fourth machine, so a scale waits, until somebody wants another number.
+    let wants = |nodes: u64| seen(&|status| status["cluster"]["nodes"] == nodes).is_some();
+    let waiting = leader.command(&["scale", "5"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("disco starts");
+    wait_until(SOON, "five to be wanted", || wants(5), all_logs);
+    let mut other = leader.command(&["scale", "4"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("disco starts");
+    let told = waiting.wait_with_output().expect("it is ours");
+    let _ = other.kill();
+    let _ = other.wait();
+    assert_eq!(told.status.code(), Some(1), "{}", text(&told.stderr));
+    assert!(text(&told.stderr).contains("somebody scaled it to 4 meanwhile"), "{}", text(&told.stderr));
 }

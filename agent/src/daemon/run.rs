@@ -291,6 +291,7 @@ fn begin(
         node: identity.node,
         cluster: identity.cluster_name.clone(),
         commands_max: config.external_commands_max as usize,
+        has_provider: config.provider.is_some(),
     };
     let (script, scripted) = script::open(door.clone(), setting);
     let limits = ServerLimits { room: shed::room(script.clone()), ..server_limits() };

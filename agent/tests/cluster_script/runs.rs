@@ -42,6 +42,9 @@ fn what_configure_declares_runs_and_what_it_registers_is_called() {
         "[\n  \"sleeper 2/2\"\n]"
     );
     assert_eq!(eval(&node, "const x = twice(4); return `${x}`").value, "\"8\"");
+    let refused = eval(&node, "await cluster.scale(3)").error;
+    assert!(refused.contains("this node has no provider"), "{refused}");
+    assert_eq!(node.status().expect("it leads").desired_nodes, 1);
     eval(&node, "cluster.service('sleeper').scale(1)");
     until_runs(&node, "sleeper", 1);
 }

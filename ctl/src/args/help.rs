@@ -10,7 +10,7 @@ pub fn usage(spec: &Spec) -> String {
         let _ = if operand.required { write!(line, " {}", operand.name) } else { write!(line, " [{}]", operand.name) };
     }
     for flag in spec.flags {
-        let _ = write!(line, " [{}]", spelled(flag));
+        let _ = if flag.required { write!(line, " {}", spelled(flag)) } else { write!(line, " [{}]", spelled(flag)) };
     }
     line
 }
@@ -97,6 +97,16 @@ mod tests {
             assert!(all.contains(&format!("  {}", spec.words.join(" "))), "{words:?} is not listed");
             let own = text(&words);
             assert!(own.contains(&usage(spec)) && spec.flags.iter().all(|f| own.contains(f.help)), "{own}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_left_out_stands_in_brackets() {
+        let usage = |words: &[&str]| usage(table::find(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()).expect("there is"));
+        assert_eq!(usage(&["token", "create"]), "disco token create --role ROLE [--ttl TIME] [--uses N]");
+        assert_eq!(usage(&["token", "revoke"]), "disco token revoke ID");
+        for spec in table::commands().filter(|spec| spec.flags.iter().any(|flag| flag.required)) {
+            assert!((spec.parse)(&Default::default()).is_err(), "{}", spec.words.join(" "));
         }
     }
 

@@ -41,6 +41,7 @@ pub struct Flag {
     pub value: Option<&'static str>,
     /// What a value may be, where that is a closed set.
     pub choices: &'static [&'static str],
+    pub required: bool,
     pub help: &'static str,
 }
 

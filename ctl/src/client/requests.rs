@@ -64,8 +64,8 @@ impl Client {
     ///
     /// # Errors
     /// Refused, or nobody answered within the patience.
-    pub async fn watch(&mut self, query: read_request::Query) -> Result<Streaming<v1::ReadReply>, CallError> {
-        let request = v1::ReadRequest { stale: false, query: Some(query) };
+    pub async fn watch(&mut self, stale: bool, query: read_request::Query) -> Result<Streaming<v1::ReadReply>, CallError> {
+        let request = v1::ReadRequest { stale, query: Some(query) };
         self.call(|mut grpc| {
             let request = request.clone();
             async move { grpc.watch(request).await }

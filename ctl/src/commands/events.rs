@@ -22,7 +22,7 @@ pub async fn run(mut desk: Desk, follow: bool, stale: bool) -> Result<Exit, Fail
     if !follow {
         return Ok(Exit::Done);
     }
-    let mut watcher = Watcher::new(question(last));
+    let mut watcher = Watcher::new(stale, question(last));
     loop {
         let answer = watcher.next(&mut desk.client).await.map_err(|e| e.failure(CANNOT))?;
         let many = print(&desk, answer, &mut last)?;

@@ -103,7 +103,7 @@ fn shown(value: &[u8]) -> String {
 /// One line per change: the value; for a key that is not there, words on stderr.
 pub async fn watch(mut desk: Desk, key: String) -> Result<Exit, Failure> {
     let what = format!("cannot watch key `{key}`");
-    let mut watcher = Watcher::new(read_request::Query::KvGet(v1::KvGet { key: key.clone() }));
+    let mut watcher = Watcher::new(false, read_request::Query::KvGet(v1::KvGet { key: key.clone() }));
     let mut last: Option<v1::KvValue> = None;
     loop {
         let answer = watcher.next(&mut desk.client).await.map_err(|e| e.failure(what.as_str()))?;

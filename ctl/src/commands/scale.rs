@@ -48,6 +48,8 @@ pub enum NotReady {
     Call(CallError),
     /// Nothing moved.
     Still(Failure),
+    /// Somebody else wants so many by now.
+    Changed(u32),
 }
 
 impl NotReady {
@@ -55,14 +57,17 @@ impl NotReady {
         match self {
             NotReady::Call(error) => error.failure(format!("the cluster does not come to {nodes} nodes")),
             NotReady::Still(failure) => failure,
+            NotReady::Changed(other) => Failure::no(format!("the cluster does not come to {nodes} nodes"))
+                .because(format!("somebody scaled it to {other} meanwhile")),
         }
     }
 }
 
-/// Waits until exactly `nodes` nodes are ready and as many vote as should; tells each step of the way.
+/// Waits until exactly `nodes` nodes are ready and as many vote as should; tells each step of the way. Only after [`set`]
+/// was answered: what the leader says from then on is that number, or a later one's.
 ///
 /// # Errors
-/// Nothing moved for two minutes, or nobody answers.
+/// Nothing moved for two minutes, nobody answers, or another number is wanted by now.
 pub async fn until_ready(client: &mut Client, nodes: u32, mut tell: impl FnMut(&str)) -> Result<v1::Status, NotReady> {
     let mut told = String::new();
     let mut moved = Instant::now();
@@ -71,6 +76,9 @@ pub async fn until_ready(client: &mut Client, nodes: u32, mut tell: impl FnMut(&
     loop {
         let status = client.status(false).await.map_err(NotReady::Call)?;
         client.know(&addresses(&status));
+        if status.desired_nodes != nodes {
+            return Err(NotReady::Changed(status.desired_nodes));
+        }
         let progress = Progress::of(&status);
         let line = progress.line(nodes);
         if line != told {

@@ -17,7 +17,7 @@ const HOME: &str = "\x1b[H\x1b[J";
 
 pub async fn run(mut desk: Desk, watch: bool, stale: bool) -> Result<Exit, Failure> {
     if watch {
-        return follow(desk).await;
+        return follow(desk, stale).await;
     }
     let status = desk.client.status(stale).await.map_err(|e| e.failure(CANNOT))?;
     desk.remember(&status).await;
@@ -36,8 +36,8 @@ fn healthy(status: &v1::Status) -> bool {
 }
 
 /// Until it is interrupted. On a terminal it redraws; into a file or pipe it prints one status per change.
-async fn follow(mut desk: Desk) -> Result<Exit, Failure> {
-    let mut watcher = Watcher::new(read_request::Query::Status(v1::StatusQuery {}));
+async fn follow(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
+    let mut watcher = Watcher::new(stale, read_request::Query::Status(v1::StatusQuery {}));
     let terminal = std::io::stdout().is_terminal() && !desk.out.json;
     let mut shown = Shown { out: desk.out, terminal, last: None };
     loop {

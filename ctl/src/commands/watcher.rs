@@ -5,18 +5,20 @@ use proto::v1::{self, read_reply, read_request};
 use tonic::Streaming;
 
 pub struct Watcher {
+    stale: bool,
     query: read_request::Query,
     stream: Option<Streaming<v1::ReadReply>>,
 }
 
 impl Watcher {
-    pub fn new(query: read_request::Query) -> Watcher {
-        Watcher { query, stream: None }
+    /// `stale`: from the asked node's own copy.
+    pub fn new(stale: bool, query: read_request::Query) -> Watcher {
+        Watcher { stale, query, stream: None }
     }
 
     /// Asks something else from now on.
     pub fn ask(&mut self, query: read_request::Query) {
-        *self = Watcher::new(query);
+        *self = Watcher::new(self.stale, query);
     }
 
     /// The next answer. After a node was lost the first one may repeat what is known already. Dropping the future
@@ -28,7 +30,7 @@ impl Watcher {
         loop {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
-                none => none.insert(client.watch(self.query.clone()).await?),
+                none => none.insert(client.watch(self.stale, self.query.clone()).await?),
             };
             match stream.message().await {
                 Ok(Some(reply)) => return reply.result.ok_or_else(mismatched),

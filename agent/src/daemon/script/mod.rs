@@ -95,6 +95,8 @@ pub struct Setting {
     pub cluster: String,
     /// Programs of `run` at once.
     pub commands_max: usize,
+    /// Whether this node can make machines and end them.
+    pub has_provider: bool,
 }
 
 /// One lane's other end.
@@ -164,7 +166,7 @@ impl Runner {
     }
 
     async fn call(&mut self, id: u64, call: &ScriptCall) {
-        let ops = Ops::new(self.door.clone(), self.setting.node, call, self.client, self.sequence);
+        let ops = Ops::new(self.door.clone(), &self.setting, call, self.client, self.sequence);
         let (door, words) = (self.door.clone(), self.words.clone());
         let interrupted = async {
             loop {

@@ -1,6 +1,6 @@
 //! What a running script asks of its node: reads at once, writes fenced by the term that the script runs in.
 
-use super::json;
+use super::{Setting, json};
 use crate::{
     daemon::telemetry,
     drivers::{
@@ -32,6 +32,7 @@ pub struct Ops {
     door: Door,
     node: NodeId,
     term: u64,
+    has_provider: bool,
     /// It may look, but change nothing.
     recording: bool,
     client: u64,
@@ -41,9 +42,17 @@ pub struct Ops {
 
 impl Ops {
     /// Request ids go on after `sequence`.
-    pub fn new(door: Door, node: NodeId, call: &ScriptCall, client: u64, sequence: u64) -> Ops {
-        let recording = call.hook == Hook::Configure;
-        Ops { door, node, term: call.term, recording, client, sequence: Cell::new(sequence), stopped: RefCell::default() }
+    pub fn new(door: Door, setting: &Setting, call: &ScriptCall, client: u64, sequence: u64) -> Ops {
+        Ops {
+            door,
+            node: setting.node,
+            term: call.term,
+            has_provider: setting.has_provider,
+            recording: call.hook == Hook::Configure,
+            client,
+            sequence: Cell::new(sequence),
+            stopped: RefCell::default(),
+        }
     }
 
     pub fn last_sequence(&self) -> u64 {
@@ -93,6 +102,10 @@ impl Ops {
             }
             "ask" => Err("ask() works only in client.js: there is nobody to ask on a node".into()),
             _ if self.recording => Err(format!("{op} changes the cluster, so it does not work in configure()")),
+            // It would be waited for in vain.
+            "cluster.scale" if !self.has_provider => {
+                Err("cluster.scale() does not work here: this node has no provider, so it makes no machines; `disco scale` does it".into())
+            }
             "cluster.scale" => self.scale(number("nodes")).await,
             "key.set" => self.write(Op::KvSet { key: word("key"), value: word("value").into_bytes() }).await,
             "key.delete" => self.write(Op::KvDelete(word("key"))).await,

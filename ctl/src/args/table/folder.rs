@@ -8,6 +8,7 @@ const PROVIDER: Flag = Flag {
     short: None,
     value: Some("KIND"),
     choices: &["local", "aws", "hosts"],
+    required: false,
     help: "where machines come from (default: local)",
 };
 pub(super) const NO_WAIT: Flag = switch("no-wait", "return as soon as the cluster has taken it");

@@ -12,6 +12,7 @@ const ROLE: Flag = Flag {
     short: None,
     value: Some("ROLE"),
     choices: &["manager", "worker"],
+    required: true,
     help: "what the joiner may become: manager or worker",
 };
 

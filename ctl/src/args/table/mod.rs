@@ -11,10 +11,10 @@ use super::{Command, Flag, Operand, Shell, Spec};
 use crate::message::Failure;
 
 pub(super) const fn switch(long: &'static str, help: &'static str) -> Flag {
-    Flag { long, short: None, value: None, choices: &[], help }
+    Flag { long, short: None, value: None, choices: &[], required: false, help }
 }
 pub(super) const fn valued(long: &'static str, value: &'static str, help: &'static str) -> Flag {
-    Flag { long, short: None, value: Some(value), choices: &[], help }
+    Flag { long, short: None, value: Some(value), choices: &[], required: false, help }
 }
 pub(super) const fn needs(name: &'static str) -> Operand {
     Operand { name, required: true }
@@ -26,7 +26,7 @@ pub(super) const fn may_have(name: &'static str) -> Operand {
 pub(super) const STALE: Flag = switch("stale", "answer from the asked node's own copy, even without a leader");
 pub(super) const YES: Flag = switch("yes", "answer yes to every question");
 pub(super) const FOLLOW: Flag =
-    Flag { long: "follow", short: Some('f'), value: None, choices: &[], help: "go on printing as things happen" };
+    Flag { long: "follow", short: Some('f'), value: None, choices: &[], required: false, help: "go on printing as things happen" };
 const OTHERS: &[Spec] = &[
     Spec {
         words: &["completions"],
