@@ -133,6 +133,8 @@ fn a_lost_majority_is_named_and_the_cluster_goes_on_without_it_only_when_that_is
     assert!(refused.contains("it ends at index"), "{refused}");
     assert!(refused.contains("nothing was changed"), "{refused}");
     assert!(no(&["recover", "--consent", "wrong"]).contains("nothing was changed"));
+    let refused = no(&["status", "--watch"]);
+    assert!(refused.contains("no majority of the 3 managers: waiting for "), "{refused}");
     let watch = project.command(&["status", "--watch", "--stale", "--json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut watch = watch.expect("disco starts");
     let mut first = String::new();

@@ -195,6 +195,16 @@ impl Client {
         self.patience = patience;
     }
 
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Nobody answered; `tried`: whom was asked, and why not.
+    pub fn unanswered(&self, tried: Vec<(String, String)>) -> CallError {
+        let remedy = Remedy::of(matches!(self.key, Key::Socket), &tried);
+        CallError::Unanswered { tried, remedy }
+    }
+
     /// Takes the addresses that nodes say they have, if they are of use here.
     pub fn know(&mut self, addresses: &[String]) {
         if !self.outside {
@@ -288,8 +298,7 @@ impl Client {
             }
             let patience = if reached { self.patience.answered } else { self.patience.unreached };
             if count == 0 || started.elapsed() + pause > patience {
-                let remedy = Remedy::of(matches!(self.key, Key::Socket), &tried);
-                return Err(CallError::Unanswered { tried, remedy });
+                return Err(self.unanswered(tried));
             }
             async_io::Timer::after(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);

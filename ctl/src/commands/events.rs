@@ -22,9 +22,9 @@ pub async fn run(mut desk: Desk, follow: bool, stale: bool) -> Result<Exit, Fail
     if !follow {
         return Ok(Exit::Done);
     }
-    let mut watcher = Watcher::new(stale, question(last));
+    let mut watcher = Watcher::new(stale, question(last)).go_on();
     loop {
-        let answer = watcher.next(&mut desk.client).await.map_err(|e| e.failure(CANNOT))?;
+        let answer = watcher.next(&mut desk.client, desk.out).await.map_err(|e| e.failure(CANNOT))?;
         let many = print(&desk, answer, &mut last)?;
         // The answers are of what happened after a fixed point: once they are half full, move it.
         if many >= PAGE as usize / 2 {

@@ -106,7 +106,7 @@ pub async fn watch(mut desk: Desk, key: String) -> Result<Exit, Failure> {
     let mut watcher = Watcher::new(false, read_request::Query::KvGet(v1::KvGet { key: key.clone() }));
     let mut last: Option<v1::KvValue> = None;
     loop {
-        let answer = watcher.next(&mut desk.client).await.map_err(|e| e.failure(what.as_str()))?;
+        let answer = watcher.next(&mut desk.client, desk.out).await.map_err(|e| e.failure(what.as_str()))?;
         let read_reply::Result::KvValue(found) = answer else { return Err(mismatched().failure(what)) };
         if last.as_ref() == Some(&found) {
             continue;

@@ -41,7 +41,7 @@ async fn follow(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
     let terminal = std::io::stdout().is_terminal() && !desk.out.json;
     let mut shown = Shown { out: desk.out, terminal, last: None };
     loop {
-        match shown.until(watcher.next(&mut desk.client)).await? {
+        match shown.until(watcher.next(&mut desk.client, desk.out)).await? {
             Ok(read_reply::Result::Status(status)) if shown.last.as_ref() == Some(&status) => {}
             Ok(read_reply::Result::Status(status)) => {
                 desk.remember(&status).await;
@@ -49,11 +49,6 @@ async fn follow(mut desk: Desk, stale: bool) -> Result<Exit, Failure> {
                 shown.draw()?;
             }
             Ok(_) => return Err(mismatched().failure(CANNOT)),
-            // Somebody who watches wants to see it come back.
-            Err(error) if error.is_unanswered() && shown.last.is_some() => {
-                desk.out.say(format!("{error}; still trying"));
-                async_io::Timer::after(REDRAW).await;
-            }
             Err(error) => return Err(error.failure(CANNOT)),
         }
     }
