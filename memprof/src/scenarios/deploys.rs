@@ -23,7 +23,7 @@ const SETTLE: Duration = Duration::from_secs(22);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let cycles = repeated("DISCO_DEPLOYS", 380).max(FULL_AFTER + 2 * LOOKS_APART);
+    let cycles = repeated("DISCO_DEPLOYS", 360).max(FULL_AFTER + 2 * LOOKS_APART);
     let mark = FULL_AFTER;
     let nodes: Vec<(String, u32)> = cluster.processes();
     let began = Instant::now();
