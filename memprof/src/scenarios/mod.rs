@@ -99,6 +99,12 @@ fn lowest(pid: u32) -> Result<u64, ScenarioError> {
     whole.map(|sample| sample.anonymous).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
 }
 
+/// What one of two equal pieces of work left behind, by a look before, between and after them: the smaller of the two. What
+/// leaks does so each time. A log that was cut longer ago, or a heap that was in more pieces for once, is larger one time only.
+fn growth(first: u64, middle: u64, last: u64) -> u64 {
+    middle.saturating_sub(first).min(last.saturating_sub(middle))
+}
+
 /// A script that has nothing to do is gone after 5 s (limits.rs, SCRIPT_IDLE_MS).
 const RESTS_WITHIN: Duration = Duration::from_secs(30);
 /// Samples that outnumber those of a start, or of an election.
@@ -173,3 +179,16 @@ pub const PHASES: &[&str] = &[
     requests::PHASE,
     capped::PHASE,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::growth;
+
+    #[test]
+    fn what_is_left_each_time_is_growth_and_what_is_left_once_is_not() {
+        for (looks, expected) in [([100, 130, 160], 30), ([100, 190, 195], 5), ([100, 100, 190], 0), ([100, 80, 140], 0)] {
+            let [first, middle, last] = looks;
+            assert_eq!(growth(first, middle, last), expected, "{looks:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
-//! Request after request for a while, then as many again: the leader must be no larger for it.
+//! Request after request for a while, then as many again, and again: the leader must be no larger for it.
 
-use super::{Outcome, ScenarioError, lowest, repeated, under_load};
+use super::{Outcome, ScenarioError, growth, lowest, repeated, under_load};
 use crate::{Measured, Sampler, cluster::Cluster};
 use std::{path::Path, thread, time::Duration};
 
@@ -17,19 +17,24 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
     let leader = cluster.leader()?;
     let pid = cluster.process_of(&leader)?;
-    let seconds = u32::try_from(repeated("DISCO_REQUESTS_SECONDS", 30)).unwrap_or(u32::MAX);
+    let seconds = u32::try_from(repeated("DISCO_REQUESTS_SECONDS", 60)).unwrap_or(u32::MAX);
 
     for _ in 0..WARM_LOADS {
         under_load::ask(&cluster, &leader, &under_load::plan(WARM_SECONDS))?;
     }
-    thread::sleep(SETTLE);
-    let first = lowest(pid)?;
+    let rest = || {
+        thread::sleep(SETTLE);
+        lowest(pid)
+    };
+    let first = rest()?;
     let sampler = Sampler::start(pid);
-    let report = under_load::ask(&cluster, &leader, &under_load::plan(seconds))?;
+    under_load::ask(&cluster, &leader, &under_load::plan(seconds.div_ceil(2)))?;
+    let middle = rest()?;
+    let report = under_load::ask(&cluster, &leader, &under_load::plan(seconds.div_ceil(2)))?;
     let mut measured = Measured::of(&sampler.finish());
-    thread::sleep(SETTLE);
-    let last = lowest(pid)?;
-    measured.growth = last.saturating_sub(first);
-    let note = format!("{report}; {:.3} MB before, {:.3} MB after", first as f64 / 1e6, last as f64 / 1e6);
+    let last = rest()?;
+    measured.growth = growth(first, middle, last);
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let note = format!("{report}, the second time; {:.3} MB before, {:.3} MB after, {:.3} MB between", mb(first), mb(last), mb(middle));
     Ok(vec![Outcome { phase: PHASE, who: leader.instance.clone().unwrap_or_default(), measured, note }])
 }
