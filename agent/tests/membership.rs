@@ -204,6 +204,12 @@ fn a_cluster_that_was_off_for_sixty_days_starts_with_every_certificate_expired()
     }
 }
 
+/// Whether the kernel may give this process transparent huge pages; none if it knows of none.
+fn huge_pages(pid: u32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(|allowed| allowed.trim() == "1")
+}
+
 #[test]
 fn asked_to_stop_a_node_leaves_its_tasks_or_ends_them_and_comes_back_as_it_was() {
     for (on_stop, outlive) in [("keep", true), ("stop", false)] {
@@ -218,6 +224,8 @@ fn asked_to_stop_a_node_leaves_its_tasks_or_ends_them_and_comes_back_as_it_was()
         let runs = |status: &v1::Status| tasks(status).iter().any(|(state, pid)| *state == "running" && *pid != 0);
         let before = node.until("it runs", runs);
         let pid = tasks(&before)[0].1;
+        let ours = huge_pages(std::process::id());
+        assert_eq!((huge_pages(node.pid()), huge_pages(pid)), (ours.map(|_| false), ours), "a node does without, its tasks need not");
         let lives = || agent::drivers::syscall::process_started(pid).is_some();
         assert_eq!(node.stop().code(), Some(0), "{}", node.log());
         assert_eq!(lives(), outlive, "{on_stop}");

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 fn main() -> ExitCode {
     // Small and short-lived: one arena will do.
-    agent::drivers::syscall::tune_allocator();
+    agent::drivers::syscall::tune_memory();
     let mut arguments = std::env::args_os().skip(1);
     // The same binary, started again by itself: the script executor.
     if std::env::args_os().nth(1).is_some_and(|word| word == "__script") {

@@ -123,7 +123,7 @@ impl RunError {
 
 /// The whole life of the process.
 pub fn main() -> ExitCode {
-    syscall::tune_allocator();
+    syscall::tune_memory();
     let config = match Config::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Invocation::Run(config)) => *config,
         Ok(Invocation::Help) => {

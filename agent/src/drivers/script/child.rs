@@ -81,7 +81,7 @@ pub fn child_main() -> ! {
         process::exit(2);
     };
     // One arena: a second thread's would reserve 64 MiB of the address space that we are about to bound.
-    syscall::tune_allocator();
+    syscall::tune_memory();
     panic::set_hook(Box::new(|info| {
         // The host reads this when it finds us dead.
         eprintln!("panic: {info}");

@@ -1,6 +1,6 @@
 //! What a child of `std::process::Command` is given between fork and exec.
 
-use super::check;
+use super::{check, set_huge_pages};
 use std::{
     io,
     os::{
@@ -36,6 +36,7 @@ pub fn prepare_child(command: &mut Command, mut setup: ChildSetup) {
         if let Some(fd) = &setup.descriptor_3 {
             duplicate_to_3(fd.as_raw_fd())?;
         }
+        set_huge_pages(true);
         Ok(())
     };
     // SAFETY: the hook only makes system calls on memory prepared before the fork: no allocation, no lock.

@@ -3,7 +3,7 @@
 //! std's `Command` cannot do this: it returns only after exec. If the process that forked it dies, the child reads the
 //! end of its pipe instead of a byte, and ends without having been anything.
 
-use super::{check, pid_of};
+use super::{check, pid_of, set_huge_pages};
 use std::{
     ffi::CString,
     fs::File,
@@ -195,6 +195,7 @@ impl Raw<'_> {
             return Ok(false);
         }
         reset_signals();
+        set_huge_pages(true);
         // SAFETY: as above.
         unsafe { libc::umask(0o022) };
         if let Some(bytes) = self.program.data_bytes_max {

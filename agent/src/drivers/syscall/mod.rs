@@ -417,11 +417,16 @@ pub fn poll<const N: usize>(wanted: [Option<(BorrowedFd<'_>, Ready)>; N], timeou
     }
 }
 
-// ---- the allocator
+// ---- memory
 
-/// glibc keeps what it once had unless told otherwise: one arena, small free lists, big blocks straight from the kernel.
-/// Call it first thing in `main`. Nothing to do on musl.
-pub fn tune_allocator() {
+/// Call it first thing in `main`.
+///
+/// No transparent huge pages: where the kernel gives them unasked (Debian's does), the first byte of an aligned 2 MiB range, a
+/// thread's stack by chance, costs all of it. Programs that are started get the kernel's own setting back.
+///
+/// And glibc keeps what it once had unless told otherwise: one arena, small free lists, big blocks straight from the kernel.
+pub fn tune_memory() {
+    set_huge_pages(false);
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers; called before other threads allocate.
     unsafe {
@@ -429,6 +434,13 @@ pub fn tune_allocator() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 64 * 1024);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
     }
+}
+
+/// `PR_SET_THP_DISABLE`, prctl(2): inherited by children, and kept by exec. A kernel that has no such pages may refuse it.
+pub(super) fn set_huge_pages(allowed: bool) {
+    let (disable, none) = (libc::c_ulong::from(!allowed), 0 as libc::c_ulong);
+    // SAFETY: numbers only: async-signal-safe.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disable, none, none, none) };
 }
 
 /// Gives free pages back to the kernel; worth it after a burst. Nothing to do on musl.
