@@ -1,6 +1,6 @@
 //! What a child of `std::process::Command` is given between fork and exec.
 
-use super::{check, set_huge_pages};
+use super::{check, memory::set_huge_pages};
 use std::{
     io,
     os::{

@@ -3,7 +3,7 @@
 //! std's `Command` cannot do this: it returns only after exec. If the process that forked it dies, the child reads the
 //! end of its pipe instead of a byte, and ends without having been anything.
 
-use super::{check, pid_of, set_huge_pages};
+use super::{check, memory::set_huge_pages, pid_of};
 use std::{
     ffi::CString,
     fs::File,
