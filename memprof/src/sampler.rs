@@ -5,6 +5,7 @@
 //! share of a shared page, and the sum over a process tree is what the machine really lost. That sum is the
 //! *footprint*. Nothing here needs rights beyond reading one's own processes under /proc.
 
+use nix::{time::ClockId, unistd::Pid};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -18,9 +19,6 @@ use std::{
 
 /// The promise speaks of peaks seen by sampling this often.
 pub const INTERVAL: Duration = Duration::from_millis(100);
-
-/// The kernel reports CPU time in hundredths of a second on every architecture (USER_HZ).
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A process tree is small; more than this is a fork bomb and the sampler stops counting.
 const TREE_MAX: usize = 64;
@@ -38,8 +36,8 @@ pub struct Process {
     pub high_water: u64,
     /// Threads now.
     pub threads: u64,
-    /// CPU time since its start, hundredths of a second.
-    pub cpu_ticks: u64,
+    /// CPU time since its start, of threads that ended too.
+    pub cpu: Duration,
     /// Times its living threads went to sleep of their own will: each is one wake-up.
     pub sleeps: u64,
 }
@@ -69,10 +67,18 @@ impl Process {
             anonymous: bytes(&rollup, "Anonymous:")?,
             high_water: bytes(&status, "VmHWM:")?,
             threads: field(&status, "Threads:").unwrap_or(0),
-            cpu_ticks: stat.cpu_ticks,
+            cpu: cpu_time(pid)?,
             sleeps,
         })
     }
+}
+
+/// From the process's CPU clock, which counts nanoseconds (clock_getcpuclockid(3)). /proc/PID/stat has hundredths of a second,
+/// rounded down twice (utime, stime): over ten seconds that would be a fifth of a percent more or less.
+fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid))?;
+    Ok(clock.now()?.into())
 }
 
 /// Has the kernel count a process's VmHWM anew from now on (proc(5), clear_refs).
@@ -199,7 +205,6 @@ fn is_killed(status: &str) -> bool {
 struct Stat {
     parent: u32,
     session: u32,
-    cpu_ticks: u64,
     /// Its end has begun: it is letting go of its threads and its memory.
     ending: bool,
 }
@@ -216,9 +221,9 @@ impl Stat {
         let after_name = text.rfind(')').map(|at| &text[at + 1..]).unwrap_or_default();
         let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
         let number = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        // Counted from the third field: state 0, ppid 1, pgrp 2, session 3, … flags 6, … utime 11, stime 12.
+        // Counted from the third field: state 0, ppid 1, pgrp 2, session 3, … flags 6.
         let ending = matches!(fields.first(), Some(&("Z" | "X"))) || number(6) & EXITING != 0;
-        Stat { parent: number(1) as u32, session: number(3) as u32, cpu_ticks: number(11) + number(12), ending }
+        Stat { parent: number(1) as u32, session: number(3) as u32, ending }
     }
 }
 
@@ -266,9 +271,10 @@ impl Measured {
     pub fn of(samples: &[Sample]) -> Measured {
         let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Measured::default() };
         let seconds = (last.at - first.at).as_secs_f64();
-        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
         let most = |of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap_or(0);
-        let ticks = last.root.cpu_ticks.saturating_sub(first.root.cpu_ticks);
+        let worked = last.root.cpu.saturating_sub(first.root.cpu);
+        let woken = last.root.sleeps.saturating_sub(first.root.sleeps);
         Measured {
             samples: samples.len(),
             seconds,
@@ -282,8 +288,8 @@ impl Measured {
             peak: most(|sample| sample.root.high_water),
             threads: most(|sample| sample.root.threads),
             processes: most(|sample| sample.processes as u64) as usize,
-            cpu_percent: per_second(ticks) / TICKS_PER_SECOND * 100.0,
-            wakeups_per_second: per_second(last.root.sleeps.saturating_sub(first.root.sleeps)),
+            cpu_percent: per_second(worked.as_secs_f64()) * 100.0,
+            wakeups_per_second: per_second(woken as f64),
         }
     }
 }
@@ -397,6 +403,25 @@ mod tests {
     }
 
     #[test]
+    fn cpu_time_is_counted_finer_than_the_kernels_ticks_and_outlives_its_thread() {
+        let before = cpu_time(std::process::id()).expect("we may ask about ourselves");
+        let worked = thread::spawn(|| {
+            let began = nix::time::clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("each thread has a clock");
+            let mut sum = 0_u64;
+            loop {
+                sum = std::hint::black_box(sum.wrapping_add(1));
+                let worked = nix::time::clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("each thread has a clock") - began;
+                let worked = Duration::from(worked);
+                if worked > Duration::from_millis(3) {
+                    return worked;
+                }
+            }
+        });
+        let worked = worked.join().expect("it only counts");
+        assert!(cpu_time(std::process::id()).expect("as before") - before >= worked);
+    }
+
+    #[test]
     fn a_process_that_is_gone_cannot_be_read() {
         // Above PID_MAX_LIMIT (2^22), so no kernel hands it out.
         assert!(Process::read(u32::MAX).is_err());
@@ -415,7 +440,7 @@ mod tests {
     #[test]
     fn a_process_that_is_ending_is_not_measured() {
         let line = |state: char, flags: u32| format!("7 (a ) b) {state} 1 7 7 0 -1 {flags} 0 0 0 0 30 12 0 0 20 0 3 0");
-        let living = Stat { parent: 1, session: 7, cpu_ticks: 42, ending: false };
+        let living = Stat { parent: 1, session: 7, ending: false };
         assert_eq!(Stat::parse(&line('S', 4_194_560)), living);
         for (state, flags) in [('R', 4_194_564), ('Z', 4_194_560)] {
             assert_eq!(Stat::parse(&line(state, flags)), Stat { ending: true, ..living });
@@ -426,13 +451,13 @@ mod tests {
 
     #[test]
     fn peaks_are_the_largest_sample_and_rates_span_first_to_last() {
-        let sample = |ms, footprint, ticks, sleeps| Sample {
+        let sample = |ms, footprint, cpu_ms, sleeps| Sample {
             at: Duration::from_millis(ms),
             footprint,
-            root: Process { cpu_ticks: ticks, sleeps, ..Process::default() },
+            root: Process { cpu: Duration::from_millis(cpu_ms), sleeps, ..Process::default() },
             ..Sample::default()
         };
-        let measured = Measured::of(&[sample(0, 5, 100, 10), sample(1000, 9, 101, 30), sample(2000, 7, 104, 50)]);
+        let measured = Measured::of(&[sample(0, 5, 1000, 10), sample(1000, 9, 1010, 30), sample(2000, 7, 1040, 50)]);
         assert_eq!((measured.footprint, measured.footprint_median, measured.footprint_last), (9, 7, 7));
         assert_eq!((measured.cpu_percent, measured.wakeups_per_second), (2.0, 20.0));
     }
