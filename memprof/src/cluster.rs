@@ -195,6 +195,14 @@ impl Cluster {
         self.disco(&["apply", "--yes"]).map(drop)
     }
 
+    /// Writes and loads a cluster.js that declares nothing, in a cluster with these settings too (`name: value`).
+    pub fn configure(&self, settings: &str) -> Result<(), ClusterError> {
+        let path = self.dir().join("cluster.js");
+        let init = INIT_JS.replace("provider });", &format!("provider, {settings} }});"));
+        fs::write(&path, init).map_err(|source| file("write", &path, source))?;
+        self.disco(&["apply", "--yes"]).map(drop)
+    }
+
     /// A folder as of [`Cluster::init`], bootstrapped: three ready managers.
     pub fn bootstrap(bin_dir: &Path) -> Result<Cluster, ClusterError> {
         let cluster = Cluster::init(bin_dir)?;

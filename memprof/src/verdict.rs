@@ -89,6 +89,27 @@ impl Budget {
     }
 }
 
+/// What a budget has to notice wherever it is added (`anonymous_median_max`, the steadiest figure).
+const NOTICED: u64 = 1_000_000;
+
+impl Budget {
+    /// A megabyte more in each of a state's processes would pass: `largest` is the largest of their median anonymous memories.
+    /// Such a budget guards nothing and fails too, until it is lowered.
+    pub fn is_loose(&self, phase: &str, largest: u64) -> Option<Breach> {
+        let noticed = self.anonymous_median_max.is_some_and(|max| largest + NOTICED > max);
+        let breach = || Breach {
+            phase: phase.to_owned(),
+            what: "median anonymous memory",
+            measured: format!("{} at most", megabytes(largest)),
+            allowed: match self.anonymous_median_max {
+                Some(max) => format!("{}: a megabyte more would pass; lower it", megabytes(max)),
+                None => "not written down: a megabyte more would pass".to_owned(),
+            },
+        };
+        (!noticed).then(breach)
+    }
+}
+
 /// Bytes as a person reads them. Three places, so that two numbers that differ look different.
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.3} MB", bytes as f64 / 1e6)
@@ -190,6 +211,15 @@ mod tests {
             wakeups_per_second: 2.0,
         };
         assert_eq!(all.judge("all", &too_much).len(), 11);
+    }
+
+    #[test]
+    fn a_budget_that_a_megabyte_more_would_not_pass_is_no_budget() {
+        let budget = |max| Budget { anonymous_median_max: max, ..Budget::default() };
+        assert_eq!(budget(Some(2_900_000)).is_loose("deploys", 1_930_000), None);
+        let loose = budget(Some(2_930_000)).is_loose("deploys", 1_930_000).expect("exactly a megabyte more passes");
+        assert!(loose.to_string().contains("1.930 MB") && loose.to_string().contains("2.930 MB"), "{loose}");
+        assert!(budget(None).is_loose("deploys", 1_930_000).is_some());
     }
 
     #[test]
