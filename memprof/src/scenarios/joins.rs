@@ -12,13 +12,15 @@ pub(super) const PHASE: &str = "joins-and-leaves";
 
 /// These and the first three are the ten launches that a cluster makes within an hour.
 const JOINS_IN_CI: usize = 7;
+/// The most that a cluster can be allowed within an hour is a thousand, these and the first three.
+const JOINS_MAX: usize = 990;
 /// Memory is given back 10 s after the last request, and each minute by those that nobody asks, as followers are while
 /// others join; giving back takes 10 s.
 const SETTLE: Duration = Duration::from_secs(75);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
-    let cycles = repeated("DISCO_JOINS", JOINS_IN_CI).max(2);
+    let cycles = repeated("DISCO_JOINS", JOINS_IN_CI).clamp(2, JOINS_MAX);
     if cycles > JOINS_IN_CI {
         // The brake on spending would hold this up.
         cluster.configure(&format!("max_launches_per_hour: {}", cycles + JOINS_IN_CI))?;
