@@ -1,8 +1,9 @@
 //! Nodes join and leave, again and again: what they left behind on those that stay must not add up.
 
-use super::{Outcome, ScenarioError, lowest, repeated};
+use super::{Outcome, ScenarioError, growth, lowest, repeated};
 use crate::{Measured, Sampler, cluster::Cluster};
 use std::{
+    collections::BTreeMap,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -25,39 +26,53 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         // The brake on spending would hold this up.
         cluster.configure(&format!("max_launches_per_hour: {}", cycles + JOINS_IN_CI))?;
     }
+    // By the first look all that is kept of a bounded number of nodes is full.
     let mark = cycles.div_ceil(4);
-    let mut samplers: Vec<(String, Sampler, u64)> = Vec::new();
-    let began = Instant::now();
-    let mut resting = Duration::ZERO;
-    for cycle in 1..=cycles {
-        cluster.disco(&["scale", "4"])?;
-        cluster.wait_for("a fourth node", |status| status.has_ready(4))?;
-        cluster.disco(&["scale", "3"])?;
-        cluster.wait_for("three nodes again", |status| status.has_ready(3) && cluster.processes().len() == 3)?;
-        if cycle == mark {
-            thread::sleep(SETTLE);
-            for (who, pid) in cluster.processes() {
-                samplers.push((who, Sampler::start(pid), lowest(pid)?));
-            }
-            resting = SETTLE;
-        }
+    let took = join_and_leave(&cluster, mark)?;
+    let mut looks = vec![rest(&cluster)?];
+    let samplers: Vec<(String, Sampler)> = cluster.processes().into_iter().map(|(who, pid)| (who, Sampler::start(pid))).collect();
+    // Few leave nothing behind at all; of many, what stays twice (see `growth`).
+    let pieces = if cycles > JOINS_IN_CI { 2 } else { 1 };
+    let mut measuring = Duration::ZERO;
+    for piece in 1..=pieces {
+        measuring += join_and_leave(&cluster, (cycles - mark) * piece / pieces - (cycles - mark) * (piece - 1) / pieces)?;
+        looks.push(rest(&cluster)?);
     }
-    let took = (began.elapsed() - resting).as_secs_f64();
-    thread::sleep(SETTLE);
     let mut outcomes = Vec::new();
-    for (who, sampler, first) in samplers {
-        if !cluster.processes().iter().any(|(_, pid)| *pid == sampler.pid()) {
-            // It left: the newest goes first, but the leader may have been the one that could not.
-            continue;
-        }
-        let last = lowest(sampler.pid())?;
+    for (who, sampler) in samplers {
+        let seen: Option<Vec<u64>> = looks.iter().map(|look| look.get(&sampler.pid()).copied()).collect();
         let mut measured = Measured::of(&sampler.finish());
-        measured.growth = last.saturating_sub(first);
-        let note = format!("{cycles} nodes joined and left in {took:.0} s; growth from the {mark}th on");
+        // Else it left: the newest goes first, but the leader may have been the one that could not.
+        let Some(seen) = seen else { continue };
+        measured.growth = match seen[..] {
+            [first, middle, last] => growth(first, middle, last),
+            _ => seen[1].saturating_sub(seen[0]),
+        };
+        let mb: Vec<String> = seen.iter().map(|bytes| format!("{:.3}", *bytes as f64 / 1e6)).collect();
+        let took = (took + measuring).as_secs_f64();
+        let note = format!("{cycles} nodes joined and left in {took:.0} s; {} MB at rest from the {mark}th on", mb.join(", "));
         outcomes.push(Outcome { phase: PHASE, who, measured, note });
     }
     if outcomes.is_empty() {
         return Err(ScenarioError::Spoilt("none of the first three nodes stayed".to_owned()));
     }
     Ok(outcomes)
+}
+
+/// So many nodes join and leave, one after the other; how long that took.
+fn join_and_leave(cluster: &Cluster, cycles: usize) -> Result<Duration, ScenarioError> {
+    let began = Instant::now();
+    for _ in 0..cycles {
+        cluster.disco(&["scale", "4"])?;
+        cluster.wait_for("a fourth node", |status| status.has_ready(4))?;
+        cluster.disco(&["scale", "3"])?;
+        cluster.wait_for("three nodes again", |status| status.has_ready(3) && cluster.processes().len() == 3)?;
+    }
+    Ok(began.elapsed())
+}
+
+/// What each process keeps of anonymous memory once nothing is asked of it.
+fn rest(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, ScenarioError> {
+    thread::sleep(SETTLE);
+    cluster.processes().into_iter().map(|(_, pid)| Ok((pid, lowest(pid)?))).collect()
 }
