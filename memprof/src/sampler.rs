@@ -109,7 +109,11 @@ impl Sample {
         let mut sample = Sample { at, footprint: own.pss, anonymous: own.anonymous, root: own, processes: 1 };
         for pid in helpers(root) {
             // A helper may end while we look; then it costs nothing.
-            if let Ok(process) = Process::read(pid) {
+            let read = Process::read(pid);
+            // What was a helper when it was found may have become an instance by the time it was read.
+            if let Ok(process) = read
+                && !is_other_node(root, pid)
+            {
                 sample.footprint += process.pss;
                 sample.anonymous += process.anonymous;
                 sample.processes += 1;

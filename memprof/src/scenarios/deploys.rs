@@ -1,7 +1,7 @@
 //! Deploy after deploy: no process, no file and no memory may be left of the versions before.
 
-use super::{Outcome, ScenarioError, lowest, repeated};
-use crate::{Measured, Sampler, cluster::Cluster};
+use super::{Outcome, ScenarioError, lowest, repeated, with_rest};
+use crate::{Sampler, cluster::Cluster};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -50,7 +50,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     nothing_stray(&cluster, &tasks)?;
     let mut outcomes = Vec::new();
     for (((who, _), sampler), (first, last)) in nodes.into_iter().zip(samplers).zip(first.into_iter().zip(left)) {
-        let mut measured = Measured::of(&sampler.finish());
+        let mut measured = with_rest(&sampler.finish());
         measured.growth = last.saturating_sub(first);
         let note = format!("{deployed} deploys in {:.0} s; growth from the {mark}th on", took.as_secs_f64());
         outcomes.push(Outcome { phase: PHASE, who, measured, note });

@@ -1,7 +1,7 @@
 //! Nodes join and leave, again and again: what they left behind on those that stay must not add up.
 
-use super::{Outcome, ScenarioError, growth, lowest, repeated};
-use crate::{Measured, Sampler, cluster::Cluster};
+use super::{Outcome, ScenarioError, growth, lowest, repeated, with_rest};
+use crate::{Sampler, cluster::Cluster};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -41,7 +41,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let mut outcomes = Vec::new();
     for (who, sampler) in samplers {
         let seen: Option<Vec<u64>> = looks.iter().map(|look| look.get(&sampler.pid()).copied()).collect();
-        let mut measured = Measured::of(&sampler.finish());
+        let mut measured = with_rest(&sampler.finish());
         // Else it left: the newest goes first, but the leader may have been the one that could not.
         let Some(seen) = seen else { continue };
         measured.growth = match seen[..] {

@@ -19,7 +19,7 @@ mod under_load;
 use crate::{
     cluster::{Cluster, ClusterError, Node, Status},
     load::LoadError,
-    sampler::{Measured, Sampler},
+    sampler::{INTERVAL, Measured, Sample, Sampler},
     watch,
 };
 use std::{io, path::Path, thread, time::Duration};
@@ -103,6 +103,14 @@ fn lowest(pid: u32) -> Result<u64, ScenarioError> {
 /// leaks does so each time. A log that was cut longer ago, or a heap that was in more pieces for once, is larger one time only.
 fn growth(first: u64, middle: u64, last: u64) -> u64 {
     middle.saturating_sub(first).min(last.saturating_sub(middle))
+}
+
+/// All of what was measured while work was repeated, but its median of the last seconds, at rest: over all of it, that would hang
+/// on how often the work was repeated.
+fn with_rest(samples: &[Sample]) -> Measured {
+    let at_rest = samples.len().saturating_sub((REST.as_millis() / INTERVAL.as_millis()) as usize);
+    let rested = Measured::of(&samples[at_rest..]);
+    Measured { footprint_median: rested.footprint_median, anonymous_median: rested.anonymous_median, ..Measured::of(samples) }
 }
 
 /// A script that has nothing to do is gone after 5 s (limits.rs, SCRIPT_IDLE_MS).
