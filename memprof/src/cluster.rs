@@ -185,8 +185,12 @@ impl Cluster {
     }
 
     fn write(&self, name: &str, functions: &str) -> Result<(), ClusterError> {
+        self.write_file(name, &format!("{INIT_JS}{functions}"))
+    }
+
+    fn write_file(&self, name: &str, text: &str) -> Result<(), ClusterError> {
         let path = self.dir().join(name);
-        fs::write(&path, format!("{INIT_JS}{functions}")).map_err(|source| file("write", &path, source))
+        fs::write(&path, text).map_err(|source| file("write", &path, source))
     }
 
     /// Writes a cluster.js and loads it; everything it declares runs when this returns.
@@ -197,9 +201,7 @@ impl Cluster {
 
     /// Writes and loads a cluster.js that declares nothing, in a cluster with these settings too (`name: value`).
     pub fn configure(&self, settings: &str) -> Result<(), ClusterError> {
-        let path = self.dir().join("cluster.js");
-        let init = INIT_JS.replace("provider });", &format!("provider, {settings} }});"));
-        fs::write(&path, init).map_err(|source| file("write", &path, source))?;
+        self.write_file("cluster.js", &INIT_JS.replace("provider });", &format!("provider, {settings} }});")))?;
         self.disco(&["apply", "--yes"]).map(drop)
     }
 

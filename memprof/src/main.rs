@@ -166,7 +166,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         eprintln!("memprof: {} …", scenario.name);
         match (scenario.run)(&options.bin_dir) {
             Ok(outcomes) => {
-                for breach in loose(&options.budgets, &outcomes)? {
+                for breach in too_wide(&options.budgets, &outcomes)? {
                     eprintln!("error: {breach}");
                     failed += 1;
                 }
@@ -201,14 +201,14 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(failed == 0)
 }
 
-/// Budgets of these states that would not notice a megabyte.
-fn loose(budgets: &Budgets, outcomes: &[Outcome]) -> Result<Vec<Breach>, BudgetError> {
+/// What there is to say against budgets of these states that would not notice a megabyte.
+fn too_wide(budgets: &Budgets, outcomes: &[Outcome]) -> Result<Vec<Breach>, BudgetError> {
     let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
     for outcome in outcomes {
         let most = largest.entry(outcome.phase).or_default();
         *most = outcome.measured.anonymous_median.max(*most);
     }
-    let judge = |(phase, most)| Ok(budgets.of(phase)?.is_loose(phase, most));
+    let judge = |(phase, most)| Ok(budgets.of(phase)?.judge_width(phase, most));
     largest.into_iter().map(judge).filter_map(Result::transpose).collect()
 }
 

@@ -53,6 +53,9 @@ impl fmt::Display for Breach {
     }
 }
 
+/// What a budget has to notice wherever it is added (`anonymous_median_max`, the steadiest figure).
+const NOTICED: u64 = 1_000_000;
+
 impl Budget {
     /// Every limit that `measured` passed; empty when the promise was kept.
     ///
@@ -87,26 +90,17 @@ impl Budget {
         });
         sizes.chain(counts).collect()
     }
-}
 
-/// What a budget has to notice wherever it is added (`anonymous_median_max`, the steadiest figure).
-const NOTICED: u64 = 1_000_000;
-
-impl Budget {
-    /// A megabyte more in each of a state's processes would pass: `largest` is the largest of their median anonymous memories.
-    /// Such a budget guards nothing and fails too, until it is lowered.
-    pub fn is_loose(&self, phase: &str, largest: u64) -> Option<Breach> {
-        let noticed = self.anonymous_median_max.is_some_and(|max| largest + NOTICED > max);
-        let breach = || Breach {
-            phase: phase.to_owned(),
-            what: "median anonymous memory",
-            measured: format!("{} at most", megabytes(largest)),
-            allowed: match self.anonymous_median_max {
-                Some(max) => format!("{}: a megabyte more would pass; lower it", megabytes(max)),
-                None => "not written down: a megabyte more would pass".to_owned(),
-            },
+    /// What there is to say against a budget that one megabyte more in each of a state's processes would not pass; `largest` is the
+    /// largest of their median anonymous memories. It guards nothing, and fails too until it is lowered.
+    pub fn judge_width(&self, phase: &str, largest: u64) -> Option<Breach> {
+        let allowed = match self.anonymous_median_max {
+            Some(max) if largest + NOTICED > max => return None,
+            Some(max) => format!("{}: a megabyte more would pass; lower it", megabytes(max)),
+            None => "not written down: a megabyte more would pass".to_owned(),
         };
-        (!noticed).then(breach)
+        let measured = format!("{} at most", megabytes(largest));
+        Some(Breach { phase: phase.to_owned(), what: "median anonymous memory", measured, allowed })
     }
 }
 
@@ -216,10 +210,10 @@ mod tests {
     #[test]
     fn a_budget_that_a_megabyte_more_would_not_pass_is_no_budget() {
         let budget = |max| Budget { anonymous_median_max: max, ..Budget::default() };
-        assert_eq!(budget(Some(2_900_000)).is_loose("deploys", 1_930_000), None);
-        let loose = budget(Some(2_930_000)).is_loose("deploys", 1_930_000).expect("exactly a megabyte more passes");
+        assert_eq!(budget(Some(2_900_000)).judge_width("deploys", 1_930_000), None);
+        let loose = budget(Some(2_930_000)).judge_width("deploys", 1_930_000).expect("exactly a megabyte more passes");
         assert!(loose.to_string().contains("1.930 MB") && loose.to_string().contains("2.930 MB"), "{loose}");
-        assert!(budget(None).is_loose("deploys", 1_930_000).is_some());
+        assert!(budget(None).judge_width("deploys", 1_930_000).is_some());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Deploy after deploy: no process, no file and no memory may be left of the versions before.
 
-use super::{Outcome, ScenarioError, lowest, repeated, with_rest};
+use super::{GIVEN_BACK_AFTER, Outcome, ScenarioError, lowest, repeated, with_rest};
 use crate::{Sampler, cluster::Cluster};
 use std::{
     fs,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 pub(super) const PHASE: &str = "deploys";
@@ -18,8 +18,6 @@ const FULL_AFTER: usize = 260;
 const LOOKS_APART: usize = 30;
 /// What a node keeps of tasks that are gone (limits.rs, TASK_LOGS_KEPT), and its own few files.
 const FILES_MAX: usize = 16 * 3 + 32;
-/// Memory is given back 10 s after the last request, and a request that came meanwhile is noticed only then.
-const SETTLE: Duration = Duration::from_secs(22);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
@@ -34,7 +32,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         }
         deployed = cycles;
         // Before anything is asked again: what a request needs is no growth.
-        thread::sleep(SETTLE);
+        thread::sleep(GIVEN_BACK_AFTER);
         nodes.iter().map(|(_, pid)| lowest(*pid)).collect()
     };
     let lower = |one: Vec<u64>, other: Vec<u64>| one.into_iter().zip(other).map(|(one, other)| one.min(other)).collect::<Vec<u64>>();

@@ -85,7 +85,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let took = began.elapsed();
     let last = lowest(pid)?;
     let mut measured = Measured::of(&sampler.finish());
-    measured.growth = growth(first, middle, last);
+    measured.growth = growth(&[first, middle, last]);
     if cluster.leader()?.id != leader.id {
         return Err(ScenarioError::Spoilt("the leader changed while its script ran".to_owned()));
     }

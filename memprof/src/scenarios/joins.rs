@@ -26,16 +26,16 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         // The brake on spending would hold this up.
         cluster.configure(&format!("max_launches_per_hour: {}", cycles + JOINS_IN_CI))?;
     }
-    // By the first look all that is kept of a bounded number of nodes is full.
+    // Of many, by then all that is kept of a bounded number of nodes is full.
     let mark = cycles.div_ceil(4);
-    let took = join_and_leave(&cluster, mark)?;
+    let mut took = join_and_leave(&cluster, mark)?;
     let mut looks = vec![rest(&cluster)?];
     let samplers: Vec<(String, Sampler)> = cluster.processes().into_iter().map(|(who, pid)| (who, Sampler::start(pid))).collect();
     // Few leave nothing behind at all; of many, what stays twice (see `growth`).
-    let pieces = if cycles > JOINS_IN_CI { 2 } else { 1 };
-    let mut measuring = Duration::ZERO;
-    for piece in 1..=pieces {
-        measuring += join_and_leave(&cluster, (cycles - mark) * piece / pieces - (cycles - mark) * (piece - 1) / pieces)?;
+    let left = cycles - mark;
+    let pieces = if cycles > JOINS_IN_CI { vec![left / 2, left.div_ceil(2)] } else { vec![left] };
+    for piece in pieces {
+        took += join_and_leave(&cluster, piece)?;
         looks.push(rest(&cluster)?);
     }
     let mut outcomes = Vec::new();
@@ -44,13 +44,10 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         let mut measured = with_rest(&sampler.finish());
         // Else it left: the newest goes first, but the leader may have been the one that could not.
         let Some(seen) = seen else { continue };
-        measured.growth = match seen[..] {
-            [first, middle, last] => growth(first, middle, last),
-            _ => seen[1].saturating_sub(seen[0]),
-        };
+        measured.growth = growth(&seen);
         let mb: Vec<String> = seen.iter().map(|bytes| format!("{:.3}", *bytes as f64 / 1e6)).collect();
-        let took = (took + measuring).as_secs_f64();
-        let note = format!("{cycles} nodes joined and left in {took:.0} s; {} MB at rest from the {mark}th on", mb.join(", "));
+        let (took, mb) = (took.as_secs_f64(), mb.join(", "));
+        let note = format!("{cycles} nodes joined and left in {took:.0} s; {mb} MB at rest from the {mark}th on");
         outcomes.push(Outcome { phase: PHASE, who, measured, note });
     }
     if outcomes.is_empty() {

@@ -99,11 +99,14 @@ fn lowest(pid: u32) -> Result<u64, ScenarioError> {
     whole.map(|sample| sample.anonymous).min().ok_or_else(|| ScenarioError::Spoilt(format!("process {pid} is gone")))
 }
 
-/// What one of two equal pieces of work left behind, by a look before, between and after them: the smaller of the two. What
-/// leaks does so each time. A log that was cut longer ago, or a heap that was in more pieces for once, is larger one time only.
-fn growth(first: u64, middle: u64, last: u64) -> u64 {
-    middle.saturating_sub(first).min(last.saturating_sub(middle))
+/// What equal pieces of work left behind each, by looks before, between and after them: the smallest. What leaks does so each
+/// time. A log that was cut longer ago, or a heap that was in more pieces for once, is larger one time only.
+fn growth(looks: &[u64]) -> u64 {
+    looks.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).min().unwrap_or_default()
 }
+
+/// A node that was asked gives memory back 10 s after the last request, and a request that came meanwhile is noticed only then.
+const GIVEN_BACK_AFTER: Duration = Duration::from_secs(22);
 
 /// All of what was measured while work was repeated, but its median of the last seconds, at rest: over all of it, that would hang
 /// on how often the work was repeated.
@@ -195,8 +198,7 @@ mod tests {
     #[test]
     fn what_is_left_each_time_is_growth_and_what_is_left_once_is_not() {
         for (looks, expected) in [([100, 130, 160], 30), ([100, 190, 195], 5), ([100, 100, 190], 0), ([100, 80, 140], 0)] {
-            let [first, middle, last] = looks;
-            assert_eq!(growth(first, middle, last), expected, "{looks:?}");
+            assert_eq!(growth(&looks), expected, "{looks:?}");
         }
     }
 }

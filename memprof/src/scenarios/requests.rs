@@ -1,8 +1,8 @@
 //! Request after request for a while, then as many again, and again: the leader must be no larger for it.
 
-use super::{Outcome, ScenarioError, growth, lowest, repeated, under_load};
+use super::{GIVEN_BACK_AFTER, Outcome, ScenarioError, growth, lowest, repeated, under_load};
 use crate::{Measured, Sampler, cluster::Cluster};
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, thread};
 
 pub(super) const PHASE: &str = "requests";
 
@@ -10,8 +10,6 @@ pub(super) const PHASE: &str = "requests";
 /// it ever will (limits.rs, CLIENTS_MAX: 256), each key was written, and as many requests have waited at once as ever will.
 const WARM_LOADS: u32 = 8;
 const WARM_SECONDS: u32 = 4;
-/// Memory is given back 10 s after the last request, and a request that came meanwhile is noticed only then.
-const SETTLE: Duration = Duration::from_secs(22);
 
 pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let cluster = Cluster::bootstrap(bin_dir)?;
@@ -23,7 +21,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
         under_load::ask(&cluster, &leader, &under_load::plan(WARM_SECONDS))?;
     }
     let rest = || {
-        thread::sleep(SETTLE);
+        thread::sleep(GIVEN_BACK_AFTER);
         lowest(pid)
     };
     let first = rest()?;
@@ -33,7 +31,7 @@ pub(super) fn run(bin_dir: &Path) -> Result<Vec<Outcome>, ScenarioError> {
     let report = under_load::ask(&cluster, &leader, &under_load::plan(seconds.div_ceil(2)))?;
     let mut measured = Measured::of(&sampler.finish());
     let last = rest()?;
-    measured.growth = growth(first, middle, last);
+    measured.growth = growth(&[first, middle, last]);
     let mb = |bytes: u64| bytes as f64 / 1e6;
     let note = format!("{report}, the second time; {:.3} MB before, {:.3} MB after, {:.3} MB between", mb(first), mb(last), mb(middle));
     Ok(vec![Outcome { phase: PHASE, who: leader.instance.clone().unwrap_or_default(), measured, note }])
